@@ -236,12 +236,17 @@ func (b Batch) computeCRC() uint32 { return crc32.Checksum(b[posAttributes:], ca
 // sealCRC writes the checksum of the bytes as they now are.
 func (b Batch) sealCRC() { binary.BigEndian.PutUint32(b[posCRC:], b.computeCRC()) }
 
+// setMaxTimestamp corrects the max timestamp and the CRC with it.
+func (b Batch) setMaxTimestamp(ms int64) {
+	binary.BigEndian.PutUint64(b[posMaxTimestamp:], uint64(ms))
+	b.sealCRC()
+}
+
 // SetMaxTimestampLogAppend stamps the whole batch with the broker's append
 // time: it sets the log-append-time bit and the max timestamp, and recomputes
 // the CRC. The records keep their bytes; from now on every one of them has the
 // timestamp ms.
 func (b Batch) SetMaxTimestampLogAppend(ms int64) {
 	b[posAttributes+1] |= attrLogAppendTime
-	binary.BigEndian.PutUint64(b[posMaxTimestamp:], uint64(ms))
-	b.sealCRC()
+	b.setMaxTimestamp(ms)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 
@@ -112,28 +113,49 @@ func finish(out *bytes.Buffer, w io.WriteCloser, src []byte) ([]byte, error) {
 }
 
 // Decompress returns what src held before it was compressed with c. It never
-// allocates more than about twice max, whatever src claims about itself. It
-// fails with ErrDecodedSize when the result would be longer than max bytes and
+// allocates more than about twice maxBytes, whatever src claims about itself. It
+// fails with ErrDecodedSize when the result would be longer than maxBytes and
 // with ErrCorrupt when src is not a whole stream of that codec. With None it
-// returns src itself, unless that is longer than max. Snappy is accepted raw
+// returns src itself, unless that is longer than maxBytes. Snappy is accepted raw
 // and in xerial's framing.
-func Decompress(c Codec, src []byte, max int) ([]byte, error) {
-	return decompress(nil, c, src, max)
+func Decompress(c Codec, src []byte, maxBytes int) ([]byte, error) {
+	if c == None {
+		return decompress(nil, c, src, maxBytes)
+	}
+	// Decoders overshoot while they do not know the length. They do so in
+	// memory that is used again; the caller gets as much as there is.
+	buf := decoded.Get().(*[]byte)
+	defer decoded.Put(buf)
+	out, err := decompress(*buf, c, src, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	if cap(out) > maxPooledDecoded {
+		return out, nil
+	}
+	*buf = out
+	return append(make([]byte, 0, len(out)), out...), nil
 }
 
+// decoded holds memory for opened batches. What grew beyond the usual batch is
+// left to the garbage collector.
+var decoded = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxPooledDecoded = 4 << 20
+
 // decompress is Decompress into the memory of dst, whose content is dropped.
-func decompress(dst []byte, c Codec, src []byte, max int) ([]byte, error) {
-	dst = dst[:0]
+func decompress(dst []byte, c Codec, src []byte, maxBytes int) ([]byte, error) {
+	dst, maxBytes = dst[:0], min(max(maxBytes, 0), math.MaxInt32)
 	switch c {
 	case None:
-		if len(src) > max {
+		if len(src) > maxBytes {
 			return nil, ErrDecodedSize
 		}
 		return src, nil
 	case Gzip:
-		return gunzip(dst, src, max)
+		return gunzip(dst, src, maxBytes)
 	case Snappy:
-		return unsnappy(dst, src, max)
+		return unsnappy(dst, src, maxBytes)
 	case LZ4:
 		if !c.begins(src) { // the library would also take legacy and skippable frames
 			return nil, fmt.Errorf("%w: not an LZ4 frame", ErrCorrupt)
@@ -141,36 +163,36 @@ func decompress(dst []byte, c Codec, src []byte, max int) ([]byte, error) {
 		r := lz4Readers.Get().(*lz4.Reader)
 		defer lz4Readers.Put(r)
 		r.Reset(bytes.NewReader(src))
-		return readCapped(dst, r, len(src), max, c)
+		return readCapped(dst, r, len(src), maxBytes, c)
 	case Zstd:
-		return unzstd(dst, src, max)
+		return unzstd(dst, src, maxBytes)
 	}
 	return nil, fmt.Errorf("%w: no codec has number %d", ErrCorrupt, int8(c))
 }
 
-func gunzip(dst, src []byte, max int) ([]byte, error) {
+func gunzip(dst, src []byte, maxBytes int) ([]byte, error) {
 	r := gzipReaders.Get().(*gzip.Reader)
 	defer gzipReaders.Put(r)
 	if err := r.Reset(bytes.NewReader(src)); err != nil {
 		return nil, fmt.Errorf("%w: gzip: %v", ErrCorrupt, err)
 	}
-	return readCapped(dst, r, len(src), max, Gzip)
+	return readCapped(dst, r, len(src), maxBytes, Gzip)
 }
 
 // readCapped reads r to its end into dst, which grows only as bytes arrive.
-func readCapped(dst []byte, r io.Reader, srcLen, max int, c Codec) ([]byte, error) {
+func readCapped(dst []byte, r io.Reader, srcLen, maxBytes int, c Codec) ([]byte, error) {
 	for {
 		if len(dst) == cap(dst) {
-			if len(dst) > max {
+			if len(dst) > maxBytes {
 				return nil, ErrDecodedSize
 			}
-			// The byte beyond max is what tells "exactly max" from "more".
-			grown := min(max+1, 2*len(dst)+4*srcLen+512)
-			dst = slices.Grow(dst, max1(grown-len(dst)))
+			// The byte beyond maxBytes is what tells "exactly maxBytes" from "more".
+			grown := min(maxBytes+1, 2*len(dst)+4*srcLen+512)
+			dst = slices.Grow(dst, max(1, grown-len(dst)))
 		}
 		n, err := r.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
-		if len(dst) > max {
+		if len(dst) > maxBytes {
 			return nil, ErrDecodedSize
 		}
 		if err == io.EOF {
@@ -182,38 +204,41 @@ func readCapped(dst []byte, r io.Reader, srcLen, max int, c Codec) ([]byte, erro
 	}
 }
 
-func max1(n int) int { return max(n, 1) }
+// zstdBlock is the most that one block of a zstd frame decodes to.
+const zstdBlock = 128 << 10
 
 // unzstd decodes straight into dst, because the streaming decoder would
 // allocate the window that the frame asks for. The capacity of dst is the
 // library's limit: it starts from a guess that a lying frame header cannot
 // raise by much and doubles when the stream turns out to be longer.
-func unzstd(dst, src []byte, max int) ([]byte, error) {
+func unzstd(dst, src []byte, maxBytes int) ([]byte, error) {
 	if len(src) == 0 {
 		return nil, fmt.Errorf("%w: zstd: no frame", ErrCorrupt)
 	}
-	guess := 16*len(src) + 64<<10
+	guess := 16*len(src) + 64<<10 + zstdBlock
 	var head zstd.Header
-	if err := head.Decode(src); err == nil && head.HasFCS && head.FrameContentSize < uint64(64*len(src)+64<<10) {
-		guess = int(head.FrameContentSize)
+	if err := head.Decode(src); err == nil && head.HasFCS && head.FrameContentSize < uint64(guess) {
+		guess = max(1, int(head.FrameContentSize))
 	}
-	for size := guess; ; size *= 2 {
-		size = min(size, max)
-		if cap(dst) < size || cap(dst) == 0 {
-			dst = make([]byte, 0, max1(size))
+	// With a block to spare behind the cap, a stream that stays within the cap
+	// never lacks room, so lacking it tells a long stream from a damaged one.
+	for most := maxBytes + zstdBlock; ; guess *= 2 {
+		if guess = min(guess, most); cap(dst) < guess {
+			dst = make([]byte, 0, guess)
 		}
-		limit := dst[:0:max1(min(cap(dst), max))]
-		out, err := zstdDecoder().DecodeAll(src, limit)
+		room := min(cap(dst), most)
+		out, err := zstdDecoder().DecodeAll(src, dst[:0:room])
 		switch {
-		case err == nil && len(out) <= max:
-			return out, nil
-		case err == nil, errors.Is(err, zstd.ErrDecoderSizeExceeded) && cap(limit) >= max:
+		case len(out) > maxBytes:
 			return nil, ErrDecodedSize
-		case errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			size = cap(limit)
-		default:
+		case err == nil:
+			return out, nil
+		case errors.Is(err, zstd.ErrDecoderSizeExceeded) && room == most:
+			return nil, ErrDecodedSize // by the frame's own word
+		case room == most || len(out)+zstdBlock <= room && !errors.Is(err, zstd.ErrDecoderSizeExceeded):
 			return nil, fmt.Errorf("%w: zstd: %v", ErrCorrupt, err)
 		}
+		guess = room + zstdBlock
 	}
 }
 

@@ -76,8 +76,8 @@ func ParseMarker(b Batch) (m Marker, ok bool, err error) {
 	if !b.IsControl() {
 		return Marker{}, false, fmt.Errorf("%w: not a control batch", ErrCorrupt)
 	}
-	const cap = 1 << 10 // a marker has 10 bytes; no broker compresses it
-	for r, err := range b.Records(cap) {
+	const maxMarker = 1 << 10 // a marker has 10 bytes; no broker compresses it
+	for r, err := range b.Records(maxMarker) {
 		if err != nil {
 			return Marker{}, false, err
 		}

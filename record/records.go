@@ -44,7 +44,7 @@ func (b Batch) Timestamp(r Record) int64 {
 // and stay valid after the walk. The CRC is not checked.
 func (b Batch) Records(maxDecoded int) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		payload, err := b.open(nil, maxDecoded)
+		payload, err := b.open(maxDecoded)
 		if err != nil {
 			yield(Record{}, err)
 			return
@@ -105,7 +105,7 @@ func (b Batch) OffsetOfMaxTimestamp(maxDecoded int) (offset, at int64, ok bool, 
 // bareRecords is Records without headers, which spares their allocation.
 func (b Batch) bareRecords(maxDecoded int) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		payload, err := b.open(nil, maxDecoded)
+		payload, err := b.open(maxDecoded)
 		if err != nil {
 			yield(Record{}, err)
 			return
@@ -124,13 +124,12 @@ func (b Batch) bareRecords(maxDecoded int) iter.Seq2[Record, error] {
 	}
 }
 
-// open returns the records uncompressed, in the memory of dst if they must be
-// decompressed and it is long enough.
-func (b Batch) open(dst []byte, max int) ([]byte, error) {
+// open returns the records uncompressed.
+func (b Batch) open(maxDecoded int) ([]byte, error) {
 	if b.Codec() == None {
 		return b.Payload(), nil
 	}
-	return decompress(dst, b.Codec(), b.Payload(), max)
+	return Decompress(b.Codec(), b.Payload(), maxDecoded)
 }
 
 var errRecord = fmt.Errorf("%w: malformed record", ErrCorrupt)

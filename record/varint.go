@@ -10,6 +10,10 @@ func varint32(p []byte, i int) (int32, int) {
 	if uint(i) < uint(len(p)) && p[i] < 0x80 {
 		return int32(p[i]>>1) ^ -int32(p[i]&1), i + 1
 	}
+	if j := i + 1; uint(j) < uint(len(p)) && p[j] < 0x80 {
+		v := uint32(p[i]&0x7f) | uint32(p[j])<<7
+		return int32(v>>1) ^ -int32(v&1), i + 2
+	}
 	return varint32Slow(p, i)
 }
 

@@ -36,9 +36,9 @@ func appendXerial(dst, src []byte) []byte {
 }
 
 // unsnappy decodes src, framed or raw, into the memory of dst.
-func unsnappy(dst, src []byte, max int) ([]byte, error) {
+func unsnappy(dst, src []byte, maxBytes int) ([]byte, error) {
 	if !bytes.HasPrefix(src, xerialMagic) {
-		return appendSnappyBlock(dst, src, max)
+		return appendSnappyBlock(dst, src, maxBytes)
 	}
 	if len(src) < xerialHeaderSize {
 		return nil, fmt.Errorf("%w: xerial header of %d bytes", ErrCorrupt, len(src))
@@ -52,7 +52,7 @@ func unsnappy(dst, src []byte, max int) ([]byte, error) {
 			return nil, fmt.Errorf("%w: xerial block of %d bytes, %d are left", ErrCorrupt, n, len(src)-4)
 		}
 		var err error
-		if dst, err = appendSnappyBlock(dst, src[4:4+n], max); err != nil {
+		if dst, err = appendSnappyBlock(dst, src[4:4+n], maxBytes); err != nil {
 			return nil, err
 		}
 		src = src[4+n:]
@@ -61,14 +61,14 @@ func unsnappy(dst, src []byte, max int) ([]byte, error) {
 }
 
 // appendSnappyBlock appends one raw block, decoded, while the whole stays
-// within max. It walks the block before it allocates, so that a lying length
+// within maxBytes. It walks the block before it allocates, so that a lying length
 // buys no memory and S2's extensions, which no Kafka client reads, are refused.
-func appendSnappyBlock(dst, src []byte, max int) ([]byte, error) {
+func appendSnappyBlock(dst, src []byte, maxBytes int) ([]byte, error) {
 	n, body, ok := snappyLen(src)
 	if !ok {
 		return nil, fmt.Errorf("%w: snappy length", ErrCorrupt)
 	}
-	if int64(len(dst))+int64(n) > int64(max) {
+	if int64(len(dst))+int64(n) > int64(maxBytes) {
 		return nil, ErrDecodedSize
 	}
 	if err := checkSnappy(body, n); err != nil {
