@@ -30,5 +30,6 @@
 //
 // Read batch.go for the view, records.go for the records inside it, codec.go
 // and xerial.go for compression, validate.go for what a produced batch must
-// satisfy, then build.go and control.go for the batches we write ourselves.
+// satisfy and walk.go for its inner loop, then build.go and control.go for the
+// batches we write ourselves.
 package record

@@ -251,9 +251,6 @@ func (l Limits) timestampBounds() (lo, hi int64) {
 	if l.BeforeMaxMs == math.MaxInt64 {
 		lo = math.MinInt64
 	}
-	if l.AfterMaxMs == math.MaxInt64 {
-		hi = math.MaxInt64
-	}
 	return lo, hi
 }
 

@@ -368,6 +368,26 @@ func sameIndexes(got []RecordError, want []int32) bool {
 	return true
 }
 
+// TestBadTimestampDecidesTheAnswer has records of both faults: the answer is
+// INVALID_TIMESTAMP whatever comes first, and both are named.
+func TestBadTimestampDecidesTheAnswer(t *testing.T) {
+	for _, order := range [][2]int64{{0, math.MaxInt64}, {math.MaxInt64, 0}} {
+		b := NewBuilder(NewBatchOptions())
+		for _, ts := range order {
+			var key []byte
+			if ts != 0 {
+				key = []byte("k")
+			}
+			b.Append(Record{TimestampDelta: ts, Key: key})
+		}
+		l := producerLimits()
+		l.RequireKeys = true
+		if v := wantKind(t, "both", b.Build(), l, KindInvalidTimestamp); !sameIndexes(v.Records, []int32{0, 1}) {
+			t.Errorf("bad records %v, want both", v.Records)
+		}
+	}
+}
+
 // TestRecordErrorsAreBounded sends a batch of many bad records.
 func TestRecordErrorsAreBounded(t *testing.T) {
 	b := NewBuilder(NewBatchOptions())
@@ -389,6 +409,12 @@ func TestLyingMaxTimestampIsCorrected(t *testing.T) {
 		if err != nil || b.MaxTimestamp() != 1001 || b.CheckCRC() != nil {
 			t.Errorf("max timestamp %d: %v, stored %d, CRC %v", lie, err, b.MaxTimestamp(), b.CheckCRC())
 		}
+	}
+	// The base timestamp need not be any record's.
+	payload := appendRecord(nil, Record{TimestampDelta: -10, Key: []byte("k")})
+	b, err := ValidateProduced(produced([]int32{0}, nil).withRecords(None, payload), producerLimits())
+	if err != nil || b.BaseTimestamp() != 1000 || b.MaxTimestamp() != 990 {
+		t.Errorf("one record 10 ms before the base: %v, stored %d", err, b.MaxTimestamp())
 	}
 }
 
