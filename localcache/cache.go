@@ -294,9 +294,36 @@ func (c *Cache) Lookup(k Key, size int64, again bool) (*Handle, bool) {
 	return h, h != nil
 }
 
-// open takes a reference to a chunk that is here, or returns nil. Only with
-// verify it may read a whole file to check it.
+// open takes a reference to a chunk that is here, for a reader, or returns nil.
+// Only with verify it may read a whole file to check it.
 func (c *Cache) open(k Key, size int64, again, verify bool) *Handle {
+	h := c.take(k, size, verify)
+	if h != nil {
+		c.mu.Lock()
+		c.touchLocked(h.e, again)
+		c.mu.Unlock()
+	}
+	return h
+}
+
+// keep pins a chunk that is here, verified, for its next reader.
+func (c *Cache) keep(r Request) bool {
+	h := c.take(r.Key, r.Size, true)
+	if h == nil {
+		return false
+	}
+	c.mu.Lock()
+	if e := h.e; e.read && !e.gone {
+		e.read = false
+		c.pinLocked(e)
+	}
+	c.mu.Unlock()
+	h.Release()
+	return true
+}
+
+// take takes a reference to a chunk that is here, or returns nil.
+func (c *Cache) take(k Key, size int64, verify bool) *Handle {
 	c.mu.Lock()
 	e := c.entries[k.id()]
 	if e == nil || c.closed || (!e.verified && !verify) {
@@ -305,7 +332,6 @@ func (c *Cache) open(k Key, size int64, again, verify bool) *Handle {
 	}
 	e.refs++
 	if e.mem != nil {
-		c.touchLocked(e, again)
 		h := &Handle{c: c, e: e, mem: e.mem, size: int64(len(e.mem))}
 		c.mu.Unlock()
 		if h.size != size {
@@ -327,9 +353,6 @@ func (c *Cache) open(k Key, size int64, again, verify bool) *Handle {
 		c.unref(e)
 		return nil
 	}
-	c.mu.Lock()
-	c.touchLocked(e, again)
-	c.mu.Unlock()
 	return h
 }
 

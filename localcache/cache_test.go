@@ -357,6 +357,68 @@ func TestEvictionTakesNoBytesFromAReader(t *testing.T) {
 	}
 }
 
+// TestHeldChunksStayInTheBudget holds as many chunks as fit: others are served
+// beside the disk, and nothing that is held is evicted.
+func TestHeldChunksStayInTheBudget(t *testing.T) {
+	c := open(t, Config{MaxBytes: 3300})
+	var held []*Handle
+	for i := range 3 {
+		h, err := c.Get(t.Context(), key(i), chunkSize, fillOf(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Drained()
+		held = append(held, h)
+	}
+	for i := 10; i < 20; i++ {
+		read(t, c, i)
+	}
+	if s := c.Stats(); s.Objects != 3 || s.Bytes > 3300 {
+		t.Errorf("%+v", s)
+	}
+	for i, h := range held {
+		if !c.Has(key(i)) {
+			t.Errorf("chunk %d was evicted while held", i)
+		}
+		check(t, h, i)
+		h.Release()
+		read(t, c, 30+i) // now there is room
+	}
+	if s := c.Stats(); s.Bytes < 2200 {
+		t.Errorf("room is not used again: %+v", s)
+	}
+}
+
+// TestEnsureReadsForNobody makes a chunk ready twice; it stays pinned until the
+// first Lookup.
+func TestEnsureReadsForNobody(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 { // the second round verifies what it finds
+		c := open(t, Config{Dir: dir, MaxBytes: 3300})
+		for range 2 {
+			if err := c.Ensure(t.Context(), []Request{{key(1), chunkSize}}, func(ctx context.Context, _, _ int, p []byte) error { return fillOf(1)(ctx, p) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := 10; i < 30; i++ {
+			read(t, c, i)
+		}
+		if !c.Has(key(1)) || c.Stats().UnreadBytes == 0 {
+			t.Fatal("not kept for its reader")
+		}
+		h, ok := c.Lookup(key(1), chunkSize, false)
+		if !ok {
+			t.Fatal("not here")
+		}
+		check(t, h, 1)
+		h.Release()
+		if n := c.Stats().UnreadBytes; n != 0 {
+			t.Fatalf("%d bytes still pinned", n)
+		}
+		c.Close()
+	}
+}
+
 // TestRestartKeepsChunks closes and reopens, with the index and without it, and
 // after a crash that lost the index's newest entries.
 func TestRestartKeepsChunks(t *testing.T) {

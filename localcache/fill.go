@@ -20,6 +20,8 @@ type Request struct {
 // checked its bytes against the checksums it knows.
 type Fill func(ctx context.Context, from, to int, p []byte) error
 
+var errUnreadable = errors.New("a chunk just written cannot be read")
+
 // flight is a fill under way.
 type flight struct {
 	done chan struct{} // closed when err is set and the chunk, if any, is in the map
@@ -66,8 +68,51 @@ func (c *Cache) GetRun(ctx context.Context, reqs []Request, again bool, fill Fil
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		c.diskFailed(errors.New("a chunk just written cannot be read"))
+		c.diskFailed(errUnreadable)
 	}
+}
+
+// Ensure returns once the first chunk of reqs is here, verified and pinned for a
+// reader, and the others are here or on their way. It reads for nobody: Lookup
+// is the first read. Errors are as for Get.
+func (c *Cache) Ensure(ctx context.Context, reqs []Request, fill Fill) error {
+	first := reqs[0]
+	if c.keep(first) {
+		c.start(reqs[1:], true, func(ctx context.Context, from, to int, p []byte) error { return fill(ctx, from+1, to+1, p) })
+		return nil
+	}
+	c.metrics.misses.Inc()
+	for {
+		flights, _ := c.start(reqs, false, fill)
+		if flights == nil {
+			return ErrClosed
+		}
+		if f := flights[0]; f != nil {
+			select {
+			case <-f.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if f.err != nil {
+				return f.err
+			}
+		}
+		if c.keep(first) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.diskFailed(errUnreadable)
+	}
+}
+
+// Has says whether the chunk can be had without waiting. It reads nothing.
+func (c *Cache) Has(k Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[k.id()]
+	return e != nil && e.verified && !c.closed
 }
 
 // Ahead starts to fill what is missing of reqs if memory for it is free and the
