@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func TestUnmodifiedClients(t *testing.T) {
 	all := start(t, bootstrap)
 	admin := adminOf(t, bootstrap)
 	cold := newColdTopic(t, bootstrap, run+"-cold")
+	var shelf shelf
 
 	t.Run("first", func(t *testing.T) {
 		for _, c := range all {
@@ -45,7 +47,8 @@ func TestUnmodifiedClients(t *testing.T) {
 				t.Logf("%s", v)
 				for _, codec := range codecs {
 					t.Run(codec, func(t *testing.T) {
-						testCodec(t, c, franz{bootstrap}, admin, run+"-"+c.name()+"-"+codec, codec)
+						topic := run + "-" + c.name() + "-" + codec
+						shelf.put(topic, testCodec(t, c, franz{bootstrap}, admin, topic, codec))
 					})
 				}
 				t.Run("group", func(t *testing.T) { testGroupBegins(t, c, admin, run+"-"+c.name()+"-group") })
@@ -63,6 +66,7 @@ func TestUnmodifiedClients(t *testing.T) {
 				t.Parallel()
 				t.Run("group resumes", func(t *testing.T) { testGroupResumes(t, c, admin, run+"-"+c.name()+"-group") })
 				t.Run("seek", func(t *testing.T) { testSeek(t, c, cold) })
+				t.Run("others' records", func(t *testing.T) { testOthers(t, c, &shelf) })
 			})
 		}
 	})
@@ -109,7 +113,7 @@ func start(t *testing.T, bootstrap string) []client {
 		tools = filepath.Join(home, ".cache", "firn-tools")
 	}
 	tools = filepath.Join(tools, "clients")
-	all := []client{franz{bootstrap}, kcat{bootstrap}}
+	all := []client{franz{bootstrap}, kcat{bootstrap: bootstrap}}
 	for _, d := range []struct {
 		name    string
 		less    lacks
@@ -273,7 +277,7 @@ func compare(t *testing.T, reader string, got, want []record) {
 }
 
 // testCodec writes with one codec and reads back with the client and franz-go.
-func testCodec(t *testing.T, c, judge client, admin *kadm.Client, topic, codec string) {
+func testCodec(t *testing.T, c, judge client, admin *kadm.Client, topic, codec string) []record {
 	create(t, admin, topic, partitions, nil)
 	want := write(t, c, topic, codec, 300)
 	for _, reader := range []client{c, judge} {
@@ -282,6 +286,47 @@ func testCodec(t *testing.T, c, judge client, admin *kadm.Client, topic, codec s
 			t.Fatal(err)
 		}
 		compare(t, reader.name(), got, want)
+	}
+	return want
+}
+
+// shelf keeps what must be in the topics of the first half.
+type shelf struct {
+	mu     sync.Mutex
+	topics map[string][]record
+}
+
+func (s *shelf) put(topic string, records []record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.topics == nil {
+		s.topics = map[string][]record{}
+	}
+	s.topics[topic] = records
+}
+
+// testOthers reads what the other clients wrote, in every codec, behind the restart.
+func testOthers(t *testing.T, c client, s *shelf) {
+	k, text := c.(kcat)
+	if text { // it prints headers as text, which the others' are not; the rest it prints by length
+		k.bare = true
+		c = k
+	}
+	for topic, want := range s.topics {
+		if strings.Contains(topic, "-"+c.name()+"-") {
+			continue
+		}
+		if text {
+			want = slices.Clone(want)
+			for i := range want {
+				want[i].Headers = nil
+			}
+		}
+		got, err := c.consume(within(t), topic, len(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare(t, c.name()+" of "+topic, got, want)
 	}
 }
 

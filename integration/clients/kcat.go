@@ -15,7 +15,10 @@ import (
 
 // kcat is Debian's command line client over librdkafka, run as anybody runs it:
 // once per command. One run writes to one partition with one set of headers.
-type kcat struct{ bootstrap string }
+type kcat struct {
+	bootstrap string
+	bare      bool // read without headers
+}
 
 func (kcat) name() string { return "kcat" }
 func (kcat) lacks() lacks { return lacks{binary: true, timestamps: true} }
@@ -74,8 +77,12 @@ func (k kcat) produce(ctx context.Context, topic, codec string, records []record
 	return offsets, nil
 }
 
-// A header line, then key and value, whose lengths it gives.
-const kcatFormat = "%p %o %T %K %S %h\n%k%s\n"
+// One line tells a record's place, time and headers, and how long its key and
+// value are, which follow as they are. bareFormat leaves the headers out.
+const (
+	kcatFormat = "%p %o %T %K %S %h\n%k%s\n"
+	bareFormat = "%p %o %T %K %S \n%k%s\n"
+)
 
 func parseKcat(out []byte) ([]record, error) {
 	var records []record
@@ -124,7 +131,11 @@ func parseKcat(out []byte) ([]record, error) {
 }
 
 func (k kcat) read(ctx context.Context, args ...string) ([]record, error) {
-	out, err := k.run(ctx, nil, append(args, "-q", "-f", kcatFormat)...)
+	format := kcatFormat
+	if k.bare {
+		format = bareFormat
+	}
+	out, err := k.run(ctx, nil, append(args, "-q", "-f", format)...)
 	if err != nil {
 		return nil, err
 	}
