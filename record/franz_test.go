@@ -76,7 +76,7 @@ var franzCodecs = map[record.Codec]kgo.CompressionCodec{
 // TestFranzBatchesAreReadAsFranzWroteThem validates and walks batches that
 // another implementation built and compressed.
 func TestFranzBatchesAreReadAsFranzWroteThem(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		for codec, theirs := range franzCodecs {
 			r := rand.New(rand.NewPCG(seed, uint64(codec)))
 			fb, rs := franzBatch(t, r, theirs, 1+r.IntN(30))
@@ -110,7 +110,7 @@ func TestFranzBatchesAreReadAsFranzWroteThem(t *testing.T) {
 // TestFranzReadsOurBatches has Builder's batches, and recompressed ones, read
 // by kmsg and kgo's decompressor.
 func TestFranzReadsOurBatches(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		for codec := range franzCodecs {
 			r := rand.New(rand.NewPCG(seed, uint64(codec)))
 			opts := record.NewBatchOptions()
