@@ -1,0 +1,64 @@
+package metadata
+
+import "sync"
+
+// safeMode is entered when the store went back, lost its bucket, or lost a key
+// that was known. Then the image stays what it was, this broker goes on serving
+// from it, and nothing is elected, created or deleted: every change is refused
+// with ErrSafeMode. It is left only when a whole comparison finds that the store
+// has everything that is known, which is so when the bad news was itself stale
+// (a deposed JetStream leader answering), or when the store was repaired.
+type safeMode struct {
+	mu     sync.Mutex
+	reason string
+	began  chan struct{}
+}
+
+// entered is closed while safe mode is on.
+func (s *safeMode) entered() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.channelLocked()
+}
+
+func (s *safeMode) channelLocked() chan struct{} {
+	if s.began == nil {
+		s.began = make(chan struct{})
+	}
+	return s.began
+}
+
+// SafeMode says whether the metadata is not to be trusted, and why.
+func (c *Client) SafeMode() (reason string, on bool) {
+	c.safe.mu.Lock()
+	defer c.safe.mu.Unlock()
+	return c.safe.reason, c.safe.reason != ""
+}
+
+func (c *Client) enterSafeMode(reason string) {
+	c.safe.mu.Lock()
+	was := c.safe.reason
+	if was == "" {
+		c.safe.reason = reason
+		close(c.safe.channelLocked())
+	}
+	c.safe.mu.Unlock()
+	if was == "" {
+		c.logger.Error("metadata safe mode: serving, electing and deleting nothing", "event", "metadata_safe_mode", "reason", reason)
+		c.reconcileSoon()
+		c.poke()
+	}
+}
+
+func (c *Client) leaveSafeMode() {
+	c.safe.mu.Lock()
+	was := c.safe.reason
+	if was != "" {
+		c.safe.reason, c.safe.began = "", nil
+	}
+	c.safe.mu.Unlock()
+	if was != "" {
+		c.logger.Info("metadata safe mode ended: the store has everything that was known", "event", "metadata_safe_mode_ended", "reason", was)
+		c.poke()
+	}
+}
