@@ -1,0 +1,195 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/firnlog/firn/metadata"
+	"github.com/firnlog/firn/metadata/contract"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// TestEmbeddedKeepsTheContract runs the suite on the server inside the process;
+// further clients share it.
+func TestEmbeddedKeepsTheContract(t *testing.T) {
+	contract.Run(t, func(t *testing.T) func() metadata.Store {
+		first, err := Open(t.Context(), Config{Dir: t.TempDir(), Cluster: "c", Logger: testLog(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { first.Close() })
+		opened := false
+		return func() metadata.Store {
+			if !opened {
+				opened = true
+				return first
+			}
+			s := &Store{cfg: first.cfg, bucket: first.bucket, stream: first.stream, prefix: first.prefix}
+			return attach(t, s, first.server.s)
+		}
+	})
+}
+
+// attach connects another client to an embedded server.
+func attach(t *testing.T, s *Store, srv *server.Server) *Store {
+	t.Helper()
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.lost.ch = make(chan struct{})
+	if err := s.connect(t.Context(), "", []nats.Option{nats.InProcessServer(srv)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// external starts a NATS server with a port, as one that is shared by clusters.
+func external(t *testing.T, dir string, port int) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{
+		ServerName: "external", Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: dir, SyncAlways: true, JetStreamMaxMemory: 16 << 20, JetStreamMaxStore: 1 << 30,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("external server is not ready")
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+func TestExternalKeepsTheContract(t *testing.T) {
+	srv := external(t, t.TempDir(), -1)
+	n := 0
+	contract.Run(t, func(t *testing.T) func() metadata.Store {
+		n++ // a cluster of its own on the shared server
+		name := fmt.Sprintf("c%d", n)
+		return func() metadata.Store {
+			s, err := Open(t.Context(), Config{URL: srv.ClientURL(), Cluster: name, Logger: testLog(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			return s
+		}
+	})
+}
+
+// TestRestartKeepsEverything closes the embedded server and opens it again.
+func TestRestartKeepsEverything(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Store {
+		began := time.Now()
+		s, err := Open(t.Context(), Config{Dir: dir, Cluster: "c", Logger: testLog(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("opened in %v", time.Since(began))
+		return s
+	}
+	s := open()
+	if err := s.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var rev uint64
+	for i := range 100 {
+		var err error
+		if rev, err = s.Update(t.Context(), "a", fmt.Append(nil, i), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := s.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s.Close()
+	s = open()
+	defer s.Close()
+	after, err := s.Status(t.Context())
+	if err != nil || !after.Created.Equal(before.Created) || after.LastRevision != rev || after.Keys != 1 {
+		t.Fatalf("status %+v became %+v, %v", before, after, err)
+	}
+	if e, err := s.Get(t.Context(), "a"); err != nil || string(e.Value) != "99" || e.Revision != rev {
+		t.Fatalf("got %+v, %v", e, err)
+	}
+}
+
+// TestWatchEndsWithItsConnection restarts the server under a watch.
+func TestWatchEndsWithItsConnection(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	srv := external(t, dir, port)
+	s, err := Open(t.Context(), Config{URL: srv.ClientURL(), Cluster: "c", Logger: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	caught, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- s.Watch(t.Context(), 0, func(e metadata.Event) {
+			if e.CaughtUp {
+				close(caught)
+			}
+		})
+	}()
+	<-caught
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	if err := <-ended; err == nil || errors.Is(err, context.Canceled) {
+		t.Fatalf("the watch ended with %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	if _, err := s.Update(ctx, "a", []byte("x"), 0); !errors.Is(err, metadata.ErrInDoubt) {
+		t.Fatalf("an update without a server: %v, want in doubt", err)
+	}
+	cancel()
+	external(t, dir, port)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := s.Status(ctx)
+		cancel()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("never reached the server again: %v", err)
+		}
+	}
+	if _, err := metadata.List(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCurrentSequenceIsRead knows the server's wording.
+func TestCurrentSequenceIsRead(t *testing.T) {
+	for in, want := range map[string]uint64{"wrong last sequence: 17": 17, "wrong last sequence": 0, "": 0} {
+		if got := currentSequence(in); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+	}
+}
