@@ -76,8 +76,11 @@ func (c *Client) readBack(ctx context.Context, key string, rev uint64, conflict 
 }
 
 // get reads a key: a hint. A deleted or missing key is an entry with its
-// revision, if there is one, and no value.
+// revision, if there is one, and no value. A store that does not answer for
+// DoubtTimeout is ErrUnavailable.
 func (c *Client) get(ctx context.Context, key string) (Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.DoubtTimeout)
+	defer cancel()
 	for attempt := 0; ; attempt++ {
 		actx, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
 		e, err := c.cfg.Store.Get(actx, key)

@@ -69,6 +69,7 @@ type Client struct {
 	// watched is the newest revision the watch reported; behind is the store's
 	// own newest at the last reconciliation.
 	watched, behind atomic.Uint64
+	staleLists      int // only the reconciler's
 	guard           *guardFile
 	m               metrics
 

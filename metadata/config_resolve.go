@@ -192,13 +192,13 @@ func ValidateStatic(configs map[string]string) (map[string]string, error) {
 
 // nearest is a hint at a known broker configuration, or nothing.
 func nearest(name string) string {
+	if s := findSpec(topicSpecs, name); s != nil && len(s.synonyms) > 0 {
+		return fmt.Sprintf(" (that is a topic configuration; the broker's is %q)", s.synonyms[0].name)
+	}
 	for _, s := range brokerSpecs {
 		if strings.Contains(s.name, name) || strings.Contains(name, s.name) {
 			return fmt.Sprintf(" (did you mean %q?)", s.name)
 		}
-	}
-	if s := findSpec(topicSpecs, name); s != nil && len(s.synonyms) > 0 {
-		return fmt.Sprintf(" (that is a topic configuration; the broker's is %q)", s.synonyms[0].name)
 	}
 	return ""
 }

@@ -174,6 +174,9 @@ func (f *folder) putTopic(e Entry) error {
 		return err
 	}
 	name := e.Key[len(prefixTopics):]
+	if v := r.Topic; v != nil && (normalise(v.Name) != name || len(v.Assignment) == 0 || len(v.Assignment) > maxPartitionNumber) {
+		return fmt.Errorf("metadata key %s holds topic %q with %d partitions", e.Key, v.Name, len(v.Assignment))
+	}
 	old, _ := f.im.topicKeys.get(name)
 	next := &topicKey{seen: r.header.seen(e.Revision), tombstones: r.Tombstones}
 	if old != nil {

@@ -54,8 +54,15 @@ func parseKeyPartition(rest string) (id TopicID, n int32, err error) {
 		return id, 0, err
 	}
 	n, err = parseNode(num)
+	if err == nil && n >= maxPartitionNumber {
+		err = fmt.Errorf("partition key %q: number too large", rest)
+	}
 	return id, n, err
 }
+
+// maxPartitionNumber bounds what a damaged key can make us allocate; it is far
+// above any limit on a topic's partitions.
+const maxPartitionNumber = 1 << 20
 
 func parseNode(s string) (int32, error) {
 	n, err := strconv.ParseInt(s, 10, 32)

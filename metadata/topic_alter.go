@@ -15,10 +15,13 @@ func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32
 	if !ok {
 		return fmt.Errorf("topic %s: %w", topic, ErrUnknownTopic)
 	}
+	tried := false
 	grow := func(v *topicValue) error {
 		im := c.Image()
 		have := int32(len(v.Assignment))
 		switch {
+		case count == have && tried:
+			return errUnchanged // our own attempt in doubt, or somebody with the same wish
 		case count == have:
 			return fmt.Errorf("Topic already has %d partition(s): %w", have, ErrInvalidPartitions)
 		case count < have:
@@ -45,6 +48,7 @@ func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32
 			}
 		}
 		v.Assignment = append(slices.Clone(v.Assignment), added...)
+		tried = true
 		return nil
 	}
 	if validateOnly {

@@ -55,9 +55,16 @@ func (c *Client) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 		return nil, err
 	}
 	// Existing topics are named before anything else is found wrong, as in
-	// Kafka; the compare-and-set below decides.
+	// Kafka. The image may be behind a deletion that another broker has
+	// answered, so the key itself is asked; the compare-and-set below decides.
 	if err := c.collides(c.Image(), n.Name); err != nil {
-		return nil, err
+		e, gerr := c.get(ctx, keyTopic(n.Name))
+		if gerr != nil || c.absorb([]Entry{e}) != nil {
+			return nil, err
+		}
+		if err := c.collides(c.Image(), n.Name); err != nil {
+			return nil, err
+		}
 	}
 	v, err := c.planTopic(n)
 	if err != nil {
@@ -71,6 +78,9 @@ func (c *Client) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 	}
 	v.Created = c.cfg.Now().UTC()
 	err = change(ctx, c, keyTopic(n.Name), func(r *topicRecord, exists bool) error {
+		if r.Topic != nil && r.Topic.ID == v.ID {
+			return errUnchanged // an attempt in doubt was ours, and somebody built on it
+		}
 		if r.Topic != nil {
 			return nameTaken(r.Topic.Name, n.Name)
 		}

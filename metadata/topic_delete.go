@@ -19,11 +19,16 @@ func (c *Client) DeleteTopic(ctx context.Context, name string, id TopicID) error
 	if err := CheckTopicName(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnknownTopic, err)
 	}
+	tried := false
 	err := change(ctx, c, keyTopic(name), func(r *topicRecord, exists bool) error {
 		t := r.Topic
 		if t == nil || t.ID != id {
+			if tried && slices.ContainsFunc(r.Tombstones, func(t Tombstone) bool { return t.ID == id }) {
+				return errUnchanged // deleted by our own attempt in doubt, or while we tried
+			}
 			return ErrUnknownTopicID
 		}
+		tried = true
 		dead := Tombstone{ID: id, Name: t.Name, At: c.cfg.Now().UTC(), Partitions: int32(len(t.Assignment)), Bucket: t.EverTiered}
 		for _, replicas := range t.Assignment {
 			for _, b := range replicas {

@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -156,11 +157,15 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 		c.enterSafeMode("the store's revision went back")
 		return nil
 	}
+	if st.Keys < uint64(before.countKeys()) {
+		c.enterSafeMode(fmt.Sprintf("the store has %d keys, %d are known", st.Keys, before.countKeys()))
+		return nil
+	}
 	_, safe := c.SafeMode()
 	// A watch that saw nothing since the last round although the store moved on
 	// is dead, whatever its connection says.
 	silent := c.behind.Swap(st.LastRevision) > watched
-	if !full && !safe && !silent && st.Keys >= uint64(before.countKeys()) {
+	if !full && !safe && !silent && c.staleLists == 0 {
 		return nil
 	}
 	entries, err := List(ctx, c.cfg.Store)
@@ -171,9 +176,14 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 	for _, e := range entries {
 		listed = max(listed, e.Revision)
 	}
-	if listed < st.LastRevision && listed < before.Revision() {
-		return nil // the list is older than what we know: another round will tell
+	if listed < before.Revision() {
+		// A replica that lags made the list, or the newest keys are gone.
+		if c.staleLists++; c.staleLists >= maxStaleLists {
+			c.enterSafeMode(fmt.Sprintf("the store says revision %d and lists nothing above %d", st.LastRevision, listed))
+		}
+		return nil
 	}
+	c.staleLists = 0
 	if reason := verify(before, entries, listed); reason != "" {
 		c.enterSafeMode(reason)
 		return nil
@@ -194,6 +204,9 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 	}
 	return nil
 }
+
+// maxStaleLists is how many lists in a row may be older than what is known.
+const maxStaleLists = 5
 
 // verify looks for everything an image knows in a list of the store that is
 // current up to revision listed. It returns what is wrong, or nothing.
