@@ -62,7 +62,7 @@ func (c *Client) cas(ctx context.Context, key string, value []byte, rev uint64) 
 func (c *Client) readBack(ctx context.Context, key string, rev uint64, conflict *ConflictError) (Entry, error) {
 	want := rev + 1
 	if conflict != nil {
-		want = max(conflict.Current, 1)
+		want = max(want, conflict.Current)
 	}
 	for attempt := 0; ; attempt++ {
 		e, err := c.get(ctx, key)

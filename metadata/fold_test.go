@@ -79,7 +79,7 @@ func dump(im *Image) map[string]string {
 // by one, with repeats, and from the last values only; all end in one image, and
 // no earlier image changes under its readers.
 func TestTheFoldDependsOnTheLastEntryOfEachKeyAlone(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(25) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		h := history(r)
 		fold := func(im *Image, entries []Entry) *Image {
@@ -142,6 +142,34 @@ func TestAVersionThatGoesBackIsALoss(t *testing.T) {
 	}
 	if err := f.add(at(9, 4)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOnlyADeletedTopicsPartitionsMayBeDeleted: any other deletion of an
+// authority key is a loss.
+func TestOnlyADeletedTopicsPartitionsMayBeDeleted(t *testing.T) {
+	f := newFolder(emptyImage(1, nil))
+	id := TopicID{1}
+	rec := &topicRecord{Topic: &topicValue{ID: id, Name: "t", Assignment: [][]int32{{1}}}}
+	add := func(e Entry) error { return f.add(e) }
+	if err := errors.Join(
+		add(Entry{Key: keyTopic("t"), Value: encode(rec, "a"), Revision: 1}),
+		add(Entry{Key: keyPartition(id, 0), Value: encode(&partitionRecord{}, "b"), Revision: 2}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	var lost *lostError
+	for _, key := range []string{keyPartition(id, 0), keyTopic("t")} {
+		if err := add(Entry{Key: key, Revision: 3, Deleted: true}); !errors.As(err, &lost) {
+			t.Errorf("deletion of %s: %v", key, err)
+		}
+	}
+	rec.Tombstones, rec.Topic = []Tombstone{{ID: id, Name: "t"}}, nil
+	if err := errors.Join(
+		add(Entry{Key: keyTopic("t"), Value: encode(rec, "c"), Revision: 4}),
+		add(Entry{Key: keyPartition(id, 0), Revision: 5, Deleted: true}),
+	); err != nil {
+		t.Fatal(err)
 	}
 }
 

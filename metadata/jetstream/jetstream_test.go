@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/firnlog/firn/metadata"
@@ -182,6 +183,38 @@ func TestWatchEndsWithItsConnection(t *testing.T) {
 	}
 	if _, err := metadata.List(t.Context(), s); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestOnlyAnAnswerCanBeARefusal sorts what a write can fail with.
+func TestOnlyAnAnswerCanBeARefusal(t *testing.T) {
+	api := func(code int, err jetstream.ErrorCode, text string) error {
+		return fmt.Errorf("nats: %w", &jetstream.APIError{Code: code, ErrorCode: err, Description: text})
+	}
+	for _, tc := range []struct {
+		err      error
+		conflict uint64
+		is       error
+	}{
+		{api(400, 10071, "wrong last sequence: 17"), 17, metadata.ErrConflict},
+		{api(400, 10164, "wrong last sequence"), 0, metadata.ErrInDoubt},
+		{api(503, 10008, "JetStream system temporarily unavailable"), 0, metadata.ErrInDoubt},
+		{context.DeadlineExceeded, 0, metadata.ErrInDoubt},
+		{nats.ErrConnectionClosed, 0, metadata.ErrInDoubt},
+		{nats.ErrNoResponders, 0, metadata.ErrInDoubt},
+		{api(500, 10047, "insufficient storage resources available"), 0, nil},
+		{nats.ErrMaxPayload, 0, nil},
+	} {
+		got := classify("k", tc.err)
+		for _, kind := range []error{metadata.ErrConflict, metadata.ErrInDoubt} {
+			if errors.Is(got, kind) != (tc.is == kind) {
+				t.Errorf("%v became %v", tc.err, got)
+			}
+		}
+		var c *metadata.ConflictError
+		if errors.As(got, &c) && c.Current != tc.conflict {
+			t.Errorf("%v: current %d", tc.err, c.Current)
+		}
 	}
 }
 

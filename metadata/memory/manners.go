@@ -100,6 +100,16 @@ func (s *Server) Restore(b Backup) {
 	s.notifyLocked()
 }
 
+// Recreate makes the bucket another one with the same content, as a restore by
+// copying keys does.
+func (s *Server) Recreate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.created = s.mu.created.Add(time.Second)
+	s.mu.breaks++
+	s.notifyLocked()
+}
+
 // DropBucket loses everything.
 func (s *Server) DropBucket() {
 	s.mu.Lock()
