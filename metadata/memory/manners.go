@@ -133,6 +133,16 @@ func (s *Server) LoseKey(key string) {
 	s.notifyLocked()
 }
 
+// RevertKey brings back the last but one value of a key, under its old revision.
+func (s *Server) RevertKey(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.mu.older[key]
+	s.mu.keys[key] = old[len(old)-1]
+	s.mu.last++
+	s.notifyLocked()
+}
+
 // Keys lists the keys there are.
 func (s *Server) Keys() []string {
 	s.mu.Lock()
