@@ -136,6 +136,16 @@ func (a *awsAPI) headBucket(ctx context.Context) error {
 	return err
 }
 
+func (a *awsAPI) createBucket(ctx context.Context) error {
+	in := &awss3.CreateBucketInput{Bucket: a.bucket}
+	// us-east-1 is the one region that must not be named.
+	if r := a.client.Options().Region; r != "us-east-1" {
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(r)}
+	}
+	_, err := a.client.CreateBucket(ctx, in)
+	return err
+}
+
 func (a *awsAPI) explain(err error) (code, message string) {
 	if e, ok := errors.AsType[smithy.APIError](err); ok {
 		return e.ErrorCode(), e.ErrorMessage()

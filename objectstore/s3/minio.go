@@ -173,6 +173,10 @@ func (m *minioAPI) headBucket(ctx context.Context) error {
 	return err
 }
 
+func (m *minioAPI) createBucket(ctx context.Context) error {
+	return m.core.MakeBucket(ctx, m.bucket, minio.MakeBucketOptions{})
+}
+
 func (m *minioAPI) explain(err error) (code, message string) {
 	if e, ok := errors.AsType[minio.ErrorResponse](err); ok {
 		return e.Code, e.Message

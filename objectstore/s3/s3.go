@@ -84,6 +84,7 @@ type api interface {
 	list(ctx context.Context, prefix string, page int32) iter.Seq2[objectstore.Info, error]
 	delete(ctx context.Context, keys []string) error
 	headBucket(ctx context.Context) error
+	createBucket(ctx context.Context) error
 	// explain takes the store's code and message out of the library's error.
 	explain(err error) (code, message string)
 }
@@ -181,6 +182,16 @@ func (b *Bucket) Check(ctx context.Context) error {
 			return b.failed("list", "", ex, err)
 		}
 		break
+	}
+	return nil
+}
+
+// Create makes the bucket itself, where the credentials allow it. firn never does
+// so by itself; first steps and tests do.
+func (b *Bucket) Create(ctx context.Context) error {
+	ctx, ex := watch(ctx)
+	if err := b.api.createBucket(ctx); err != nil {
+		return b.failed("create bucket", b.cfg.Bucket, ex, err)
 	}
 	return nil
 }
