@@ -210,20 +210,20 @@ func (l layers) checkTopic(next *topicValue, before *topicValue) error {
 	for _, name := range slices.Sorted(maps.Keys(next.Configs)) {
 		s := findSpec(topicSpecs, name)
 		if s == nil {
-			return fmt.Errorf("Unknown topic config name: %s: %w", name, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "Unknown topic config name: %s", name)
 		}
 		if err := s.validate(next.Configs[name]); err != nil {
-			return fmt.Errorf("%v: %w", err, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "%v", err)
 		}
 		next.Configs[name] = s.canonical(next.Configs[name])
 	}
 	c := l.resolve(next)
 	if remote, set := next.Configs["remote.storage.enable"]; set && remote == "true" && (c.Compact || next.EverCompacted) {
-		return fmt.Errorf("remote.storage.enable=true is refused for a topic that is or was compacted: compacted ranges do not tier: %w", ErrInvalidConfig)
+		return refuse(ErrInvalidConfig, "remote.storage.enable=true is refused for a topic that is or was compacted: compacted ranges do not tier")
 	}
 	if before != nil && l.resolve(before).RemoteEnabled {
 		if remote, set := next.Configs["remote.storage.enable"]; set && remote == "false" && next.Configs["remote.log.delete.on.disable"] != "true" {
-			return fmt.Errorf("It is invalid to disable remote storage without deleting remote data. If you want to keep the remote data and turn to read only, please set `remote.storage.enable=true,remote.log.copy.disable=true`. If you want to disable remote storage and delete all remote data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`: %w", ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "It is invalid to disable remote storage without deleting remote data. If you want to keep the remote data and turn to read only, please set `remote.storage.enable=true,remote.log.copy.disable=true`. If you want to disable remote storage and delete all remote data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`")
 		}
 	}
 	for _, r := range [...]struct {
@@ -236,14 +236,14 @@ func (l layers) checkTopic(next *topicValue, before *topicValue) error {
 		}
 		n, _ := strconv.ParseInt(v, 10, 64)
 		if n == -1 || n > r.bound {
-			return fmt.Errorf("Invalid value %s for configuration %s: Value must not be more than %s property value: %w", v, r.local, r.total, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "Invalid value %s for configuration %s: Value must not be more than %s property value", v, r.local, r.total)
 		}
 	}
 	if c.MinCompactionLagMs > c.MaxCompactionLagMs {
-		return fmt.Errorf("conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d): %w", c.MinCompactionLagMs, c.MaxCompactionLagMs, ErrInvalidConfig)
+		return refuse(ErrInvalidConfig, "conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d)", c.MinCompactionLagMs, c.MaxCompactionLagMs)
 	}
 	if c.SegmentBytes > math.MaxInt32 {
-		return fmt.Errorf("segment.bytes %d is too large: %w", c.SegmentBytes, ErrInvalidConfig)
+		return refuse(ErrInvalidConfig, "segment.bytes %d is too large", c.SegmentBytes)
 	}
 	return nil
 }

@@ -1,9 +1,38 @@
 package metadata
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
+
+// Refusal is an operation that was refused and changed nothing. Kind is one of
+// the errors below; Reason is for the user who asked, in Kafka's words where
+// Kafka has them.
+type Refusal struct {
+	Kind   error
+	Reason string
+}
+
+func (r *Refusal) Error() string { return r.Reason }
+
+// Unwrap makes it its Kind.
+func (r *Refusal) Unwrap() error { return r.Kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return &Refusal{Kind: kind, Reason: fmt.Sprintf(format, args...)}
+}
+
+// during says what was being done, except of a refusal, which says it all.
+func during(err error, format string, args ...any) error {
+	var r *Refusal
+	if err == nil || errors.As(err, &r) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}
 
 // Errors of the operations. The broker turns each into one Kafka code, named
-// here; the text in front of them says what exactly was wrong.
+// here.
 var (
 	// ErrInvalidTopicName: INVALID_TOPIC_EXCEPTION. Also for a name that differs
 	// from an existing one only by '.' and '_'.

@@ -2,7 +2,6 @@ package metadata
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -13,7 +12,7 @@ import (
 func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32, assignment [][]int32, validateOnly bool) error {
 	t, ok := c.Image().TopicByName(topic)
 	if !ok {
-		return fmt.Errorf("topic %s: %w", topic, ErrUnknownTopic)
+		return refuse(ErrUnknownTopic, "The topic '%s' does not exist", topic)
 	}
 	tried := false
 	grow := func(v *topicValue) error {
@@ -23,11 +22,11 @@ func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32
 		case count == have && tried:
 			return errUnchanged // our own attempt in doubt, or somebody with the same wish
 		case count == have:
-			return fmt.Errorf("Topic already has %d partition(s): %w", have, ErrInvalidPartitions)
+			return refuse(ErrInvalidPartitions, "Topic already has %d partition(s)", have)
 		case count < have:
-			return fmt.Errorf("The topic %s currently has %d partition(s); %d would not be an increase: %w", topic, have, count, ErrInvalidPartitions)
+			return refuse(ErrInvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase", topic, have, count)
 		case count > c.cfg.MaxPartitions:
-			return fmt.Errorf("%d partitions are more than the %d a topic may have: %w", count, c.cfg.MaxPartitions, ErrInvalidPartitions)
+			return refuse(ErrInvalidPartitions, "%d partitions are more than the %d a topic may have", count, c.cfg.MaxPartitions)
 		}
 		rf := len(v.Assignment[0])
 		var added [][]int32
@@ -38,7 +37,7 @@ func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32
 			}
 		} else {
 			if len(assignment) != int(count-have) {
-				return fmt.Errorf("Attempted to add %d additional partition(s), but only %d assignment(s) were specified: %w", count-have, len(assignment), ErrInvalidAssignment)
+				return refuse(ErrInvalidAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified", count-have, len(assignment))
 			}
 			for _, replicas := range assignment {
 				if err := checkReplicas(im, replicas, rf); err != nil {
@@ -55,14 +54,14 @@ func (c *Client) CreatePartitions(ctx context.Context, topic string, count int32
 		v := *t.value
 		return grow(&v)
 	}
-	return c.changeTopic(ctx, t, grow)
+	return during(c.changeTopic(ctx, t, grow), "add partitions to topic %s", topic)
 }
 
 // changeTopic changes a topic in place; its id must still be that of t.
 func (c *Client) changeTopic(ctx context.Context, t *Topic, fn func(*topicValue) error) error {
 	return change(ctx, c, keyTopic(t.Name), func(r *topicRecord, exists bool) error {
 		if r.Topic == nil || r.Topic.ID != t.ID {
-			return fmt.Errorf("topic %s: %w", t.Name, ErrUnknownTopic)
+			return refuse(ErrUnknownTopic, "The topic '%s' does not exist", t.Name)
 		}
 		return fn(r.Topic)
 	})
@@ -109,7 +108,7 @@ func (c *Client) ReplaceTopicConfigs(ctx context.Context, topic string, configs 
 func (c *Client) alterTopic(ctx context.Context, topic string, validateOnly bool, fn func(map[string]string, layers, *topicValue) error) error {
 	t, ok := c.Image().TopicByName(topic)
 	if !ok {
-		return fmt.Errorf("topic %s: %w", topic, ErrUnknownTopic)
+		return refuse(ErrUnknownTopic, "The topic '%s' does not exist", topic)
 	}
 	apply := func(v *topicValue) error {
 		l := c.Image().layers
@@ -133,7 +132,7 @@ func (c *Client) alterTopic(ctx context.Context, topic string, validateOnly bool
 		v := *t.value
 		return apply(&v)
 	}
-	return c.changeTopic(ctx, t, apply)
+	return during(c.changeTopic(ctx, t, apply), "configure topic %s", topic)
 }
 
 // alter applies changes to configs. effective is a configuration's present value,
@@ -142,12 +141,12 @@ func alter(specs []spec, configs map[string]string, changes []AlterConfig, effec
 	seen := map[string]bool{}
 	for _, ch := range changes {
 		if seen[ch.Name] {
-			return fmt.Errorf("Error due to duplicate config keys: %s: %w", ch.Name, ErrInvalidRequest)
+			return refuse(ErrInvalidRequest, "Error due to duplicate config keys: %s", ch.Name)
 		}
 		seen[ch.Name] = true
 		s := findSpec(specs, ch.Name)
 		if s == nil && ch.Op != OpDelete {
-			return fmt.Errorf("Unknown config name: %s: %w", ch.Name, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "Unknown config name: %s", ch.Name)
 		}
 		switch ch.Op {
 		case OpSet:
@@ -156,7 +155,7 @@ func alter(specs []spec, configs map[string]string, changes []AlterConfig, effec
 			delete(configs, ch.Name)
 		case OpAppend, OpSubtract:
 			if s.typ != TypeList {
-				return fmt.Errorf("Can't %s to key %s because its type is not LIST: %w", map[AlterOp]string{OpAppend: "append", OpSubtract: "subtract"}[ch.Op], ch.Name, ErrInvalidConfig)
+				return refuse(ErrInvalidConfig, "Can't %s to key %s because its type is not LIST", map[AlterOp]string{OpAppend: "append", OpSubtract: "subtract"}[ch.Op], ch.Name)
 			}
 			items := splitList(effective(s))
 			for _, f := range splitList(ch.Value) {
@@ -170,7 +169,7 @@ func alter(specs []spec, configs map[string]string, changes []AlterConfig, effec
 			}
 			configs[ch.Name] = strings.Join(items, ",")
 		default:
-			return fmt.Errorf("Unknown operation %d: %w", ch.Op, ErrInvalidRequest)
+			return refuse(ErrInvalidRequest, "Unknown operation %d", ch.Op)
 		}
 	}
 	return nil
@@ -202,7 +201,7 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 	key := keyConfigCluster
 	if node >= 0 {
 		if _, ok := c.Image().Broker(node); !ok {
-			return fmt.Errorf("broker %d: %w", node, ErrUnknownBroker)
+			return refuse(ErrUnknownBroker, "broker %d is not registered", node)
 		}
 		key = keyConfigBroker(node)
 	}
@@ -230,7 +229,7 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 	if validateOnly {
 		return apply(&configRecord{Configs: c.Image().configs[key].configs}, true)
 	}
-	return change(ctx, c, key, apply)
+	return during(change(ctx, c, key, apply), "change %s", key)
 }
 
 // checkBroker validates dynamic broker configurations.
@@ -239,7 +238,7 @@ func checkBroker(next, before map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(next)) {
 		s := findSpec(brokerSpecs, name)
 		if s == nil {
-			return fmt.Errorf("Unknown broker config name: %s: %w", name, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "Unknown broker config name: %s", name)
 		}
 		if old, ok := before[name]; ok && old == next[name] {
 			continue
@@ -249,12 +248,12 @@ func checkBroker(next, before map[string]string) error {
 			continue
 		}
 		if err := s.validate(next[name]); err != nil {
-			return fmt.Errorf("%v: %w", err, ErrInvalidConfig)
+			return refuse(ErrInvalidConfig, "%v", err)
 		}
 		next[name] = s.canonical(next[name])
 	}
 	if len(fixed) > 0 {
-		return fmt.Errorf("Cannot update these configs dynamically: Set(%s): %w", strings.Join(fixed, ", "), ErrInvalidRequest)
+		return refuse(ErrInvalidRequest, "Cannot update these configs dynamically: Set(%s)", strings.Join(fixed, ", "))
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ type NewTopic struct {
 
 // CheckTopicName is Kafka's rule for names: ErrInvalidTopicName with the reason.
 func CheckTopicName(name string) error {
-	fail := func(why string) error { return fmt.Errorf("Topic name is invalid: %s: %w", why, ErrInvalidTopicName) }
+	fail := func(why string) error { return refuse(ErrInvalidTopicName, "Topic name is invalid: %s", why) }
 	switch {
 	case name == "":
 		return fail("the empty string is not allowed")
@@ -89,7 +89,7 @@ func (c *Client) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create topic %s: %w", n.Name, err)
+		return nil, during(err, "create topic %s", n.Name)
 	}
 	if t, ok := c.Image().TopicByID(v.ID); ok {
 		return t, nil
@@ -100,9 +100,9 @@ func (c *Client) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 // nameTaken says why the name cannot be had.
 func nameTaken(existing, name string) error {
 	if existing == name {
-		return fmt.Errorf("Topic '%s' already exists: %w", name, ErrTopicExists)
+		return refuse(ErrTopicExists, "Topic '%s' already exists", name)
 	}
-	return fmt.Errorf("Topic '%s' collides with existing topic: %s: %w", name, existing, ErrInvalidTopicName)
+	return refuse(ErrInvalidTopicName, "Topic '%s' collides with existing topic: %s", name, existing)
 }
 
 func (c *Client) collides(im *Image, name string) error {
@@ -134,7 +134,7 @@ func (c *Client) planTopic(n NewTopic) (*topicValue, error) {
 	var err error
 	if n.Assignment != nil {
 		if n.Partitions != -1 || n.ReplicationFactor != -1 {
-			return nil, fmt.Errorf("A manual partition assignment was specified, but the number of partitions or the replication factor was not set to -1: %w", ErrInvalidRequest)
+			return nil, refuse(ErrInvalidRequest, "A manual partition assignment was specified, but the number of partitions or the replication factor was not set to -1")
 		}
 		v.Assignment, err = checkAssignment(im, n.Assignment, c.cfg.MaxPartitions)
 	} else {
@@ -165,11 +165,11 @@ func (c *Client) choose(im *Image, n NewTopic) ([][]int32, error) {
 	}
 	switch {
 	case partitions < 1:
-		return nil, fmt.Errorf("Number of partitions must be larger than 0, or -1 to use the default value: %w", ErrInvalidPartitions)
+		return nil, refuse(ErrInvalidPartitions, "Number of partitions must be larger than 0, or -1 to use the default value")
 	case rf < 1:
-		return nil, fmt.Errorf("Replication factor must be larger than 0, or -1 to use the default value: %w", ErrInvalidReplicationFactor)
+		return nil, refuse(ErrInvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value")
 	case partitions > c.cfg.MaxPartitions:
-		return nil, fmt.Errorf("%d partitions are more than the %d a topic may have: %w", partitions, c.cfg.MaxPartitions, ErrInvalidPartitions)
+		return nil, refuse(ErrInvalidPartitions, "%d partitions are more than the %d a topic may have", partitions, c.cfg.MaxPartitions)
 	}
 	return place(im, partitions, rf, 0, c.placeFrom(im))
 }
@@ -184,7 +184,7 @@ func (c *Client) placeFrom(im *Image) int { return len(im.topics) }
 func place(im *Image, n int32, rf, first, start int) ([][]int32, error) {
 	brokers := byRack(im.Brokers())
 	if rf > len(brokers) {
-		return nil, fmt.Errorf("Unable to replicate the partition %d time(s): only %d broker(s) are registered: %w", rf, len(brokers), ErrInvalidReplicationFactor)
+		return nil, refuse(ErrInvalidReplicationFactor, "Unable to replicate the partition %d time(s): only %d broker(s) are registered", rf, len(brokers))
 	}
 	out := make([][]int32, n)
 	for p := range out {
@@ -230,15 +230,15 @@ func byRack(brokers []*Broker) []int32 {
 // same number of distinct, registered brokers.
 func checkAssignment(im *Image, a map[int32][]int32, limit int32) ([][]int32, error) {
 	if len(a) == 0 {
-		return nil, fmt.Errorf("no partitions are assigned: %w", ErrInvalidAssignment)
+		return nil, refuse(ErrInvalidAssignment, "no partitions are assigned")
 	}
 	if len(a) > int(limit) {
-		return nil, fmt.Errorf("%d partitions are more than the %d a topic may have: %w", len(a), limit, ErrInvalidPartitions)
+		return nil, refuse(ErrInvalidPartitions, "%d partitions are more than the %d a topic may have", len(a), limit)
 	}
 	out := make([][]int32, len(a))
 	for p, replicas := range a {
 		if p < 0 || int(p) >= len(out) {
-			return nil, fmt.Errorf("partitions should be a consecutive 0-based integer sequence: %w", ErrInvalidAssignment)
+			return nil, refuse(ErrInvalidAssignment, "partitions should be a consecutive 0-based integer sequence")
 		}
 		if err := checkReplicas(im, replicas, len(a[0])); err != nil {
 			return nil, err
@@ -250,17 +250,17 @@ func checkAssignment(im *Image, a map[int32][]int32, limit int32) ([][]int32, er
 
 func checkReplicas(im *Image, replicas []int32, rf int) error {
 	if len(replicas) == 0 {
-		return fmt.Errorf("The manual partition assignment includes an empty replica list: %w", ErrInvalidAssignment)
+		return refuse(ErrInvalidAssignment, "The manual partition assignment includes an empty replica list")
 	}
 	if len(replicas) != rf {
-		return fmt.Errorf("The manual partition assignment includes a partition with %d replica(s), but this is not consistent with previous partitions, which have %d replica(s): %w", len(replicas), rf, ErrInvalidAssignment)
+		return refuse(ErrInvalidAssignment, "The manual partition assignment includes a partition with %d replica(s), but this is not consistent with previous partitions, which have %d replica(s)", len(replicas), rf)
 	}
 	for i, r := range replicas {
 		if _, ok := im.Broker(r); !ok {
-			return fmt.Errorf("The manual partition assignment includes broker %d, but no such broker is registered: %w", r, ErrInvalidAssignment)
+			return refuse(ErrInvalidAssignment, "The manual partition assignment includes broker %d, but no such broker is registered", r)
 		}
 		if slices.Contains(replicas[:i], r) {
-			return fmt.Errorf("The manual partition assignment includes the broker %d more than once: %w", r, ErrInvalidAssignment)
+			return refuse(ErrInvalidAssignment, "The manual partition assignment includes the broker %d more than once", r)
 		}
 	}
 	return nil

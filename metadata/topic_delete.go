@@ -17,7 +17,7 @@ const tombstoneAge = 7 * 24 * time.Hour
 // belongs to no topic or another one.
 func (c *Client) DeleteTopic(ctx context.Context, name string, id TopicID) error {
 	if err := CheckTopicName(name); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknownTopic, err)
+		return refuse(ErrUnknownTopic, "%v", err)
 	}
 	tried := false
 	err := change(ctx, c, keyTopic(name), func(r *topicRecord, exists bool) error {
@@ -26,7 +26,7 @@ func (c *Client) DeleteTopic(ctx context.Context, name string, id TopicID) error
 			if tried && slices.ContainsFunc(r.Tombstones, func(t Tombstone) bool { return t.ID == id }) {
 				return errUnchanged // deleted by our own attempt in doubt, or while we tried
 			}
-			return ErrUnknownTopicID
+			return refuse(ErrUnknownTopicID, "no topic %s has id %s", name, id)
 		}
 		tried = true
 		dead := Tombstone{ID: id, Name: t.Name, At: c.cfg.Now().UTC(), Partitions: int32(len(t.Assignment)), Bucket: t.EverTiered}
@@ -44,7 +44,7 @@ func (c *Client) DeleteTopic(ctx context.Context, name string, id TopicID) error
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("delete topic %s: %w", name, err)
+		return during(err, "delete topic %s", name)
 	}
 	return nil
 }
