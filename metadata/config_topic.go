@@ -167,6 +167,10 @@ type TopicConfig struct {
 // CleanupDelete says that retention applies to the topic.
 func (c *TopicConfig) CleanupDelete() bool { return c.Delete }
 
+// CompactOnly says that nothing but compaction removes records of the topic:
+// neither retention nor DeleteRecords.
+func (c *TopicConfig) CompactOnly() bool { return c.Compact && !c.Delete }
+
 // typed turns resolved values into the struct. get returns a configuration's
 // value and where it came from; all values have passed validate.
 func typed(get func(name string) (string, ConfigSource), t *topicValue) *TopicConfig {
