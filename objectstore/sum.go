@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -28,6 +29,8 @@ func CheckBody(body io.ReadSeeker, size int64) error {
 	return err
 }
 
+var sumBuffers = sync.Pool{New: func() any { p := make([]byte, 128<<10); return &p }}
+
 // Sum returns the CRC-32C of body and leaves it at its start. A body that is
 // Summed is asked instead of read.
 func Sum(ctx context.Context, body io.ReadSeeker) (uint32, error) {
@@ -38,7 +41,9 @@ func Sum(ctx context.Context, body io.ReadSeeker) (uint32, error) {
 		return 0, err
 	}
 	var sum uint32
-	buf := make([]byte, 128<<10)
+	pooled := sumBuffers.Get().(*[]byte)
+	defer sumBuffers.Put(pooled)
+	buf := *pooled
 	for {
 		if err := ctx.Err(); err != nil {
 			return 0, err

@@ -104,10 +104,12 @@ func (e Endpoint) BucketURL(t testing.TB, prefix string) string {
 }
 
 // StartVersityGW starts versitygw on a volume of its own, until the test ends.
+// By default it closes each connection after one answer; every other store keeps
+// them, so here it does too.
 func StartVersityGW(t testing.TB) Endpoint {
 	t.Helper()
 	return start(t, "versitygw", "7070/tcp",
-		[]string{"--access", AccessKey, "--secret", SecretKey, "--port", ":7070", "--region", Region, "posix", "/data"}, nil)
+		[]string{"--access", AccessKey, "--secret", SecretKey, "--port", ":7070", "--region", Region, "--keep-alive", "posix", "/data"}, nil)
 }
 
 // StartMinIO starts MinIO on a volume of its own, until the test ends.
