@@ -19,12 +19,16 @@ import (
 // conflict after a doubtful send may be caused by that very send: the value in
 // the store tells.
 func (c *Client) cas(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	return c.resolve(ctx, key, value, rev, false)
+}
+
+// resolve is cas; doubt says that the same bytes may have been sent before.
+func (c *Client) resolve(ctx context.Context, key string, value []byte, rev uint64, doubt bool) (uint64, error) {
 	if reason, on := c.SafeMode(); on {
 		return 0, fmt.Errorf("%w: %s", ErrSafeMode, reason)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DoubtTimeout)
 	defer cancel()
-	doubt := false
 	for attempt := 0; ; attempt++ {
 		actx, stop := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
 		got, err := c.cfg.Store.Update(actx, key, value, rev)

@@ -86,8 +86,9 @@ type Client struct {
 		caught  bool
 		pending []Entry // before the first watch has caught up
 	}
-	safe safeMode
-	subs struct {
+	safe  safeMode
+	batch batcher
+	subs  struct {
 		sync.Mutex
 		chans map[*subscription]struct{}
 	}

@@ -244,6 +244,40 @@ func TestALostAckIsNotASecondAttempt(t *testing.T) {
 	}
 }
 
+// TestABatchInDoubtIsNotASecondAttempt is the same for writes that travel
+// together; and two wishes for one key are two epochs.
+func TestABatchInDoubtIsNotASecondAttempt(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			s := memory.NewServer(seed, time.Now)
+			c := open(t, s, 1)
+			topic := must[*metadata.Topic](t)(c.CreateTopic(t.Context(), metadata.NewTopic{Name: "t", Partitions: 8, ReplicationFactor: 1}))
+			s.Behave(memory.Manners{LostAck: 0.5, LateWrite: 0.1, StaleRead: 0.3})
+			var reqs []metadata.LeadRequest
+			for n := range int32(9) {
+				reqs = append(reqs, metadata.LeadRequest{TopicPartition: metadata.TopicPartition{TopicID: topic.ID, Partition: n % 8}, Node: 1, MinEpoch: -1})
+			}
+			for round := range int64(5) {
+				epochs := map[int32]bool{}
+				for i, r := range c.Lead(t.Context(), reqs) {
+					switch want := round + 1; {
+					case r.Err != nil:
+						t.Fatalf("seed %d: %v", seed, r.Err)
+					case i%8 == 0:
+						epochs[r.State.LeaderEpoch] = true
+					case r.State.Version != want || r.State.LeaderEpoch != int32(round):
+						t.Fatalf("seed %d: leadership %d of partition %d is version %d in epoch %d", seed, round, i, r.State.Version, r.State.LeaderEpoch)
+					}
+				}
+				if len(epochs) != 2 {
+					t.Fatalf("seed %d: two leaderships of one partition share an epoch: %v", seed, epochs)
+				}
+			}
+			c.Close()
+		})
+	}
+}
+
 // TestLeadershipsInDoubtAreResolved lets three brokers' worth of starts happen
 // over a rude store. Each start that succeeded has an epoch of its own, above all
 // earlier ones, and the store has the last.

@@ -22,11 +22,11 @@
 //     its normalised name, so they are ordered, and a.b and a_b cannot both be.
 //
 // Read store.go for the seam, key.go and record.go for what is stored, image.go
-// and fold.go for how it is read, client.go and cas.go for how it is changed, and
+// and fold.go for how it is read, client.go, cas.go and batch.go for how it is changed, and
 // then one file per operation: topic_create.go, topic_delete.go, topic_alter.go,
 // partition_lead.go, producer_ids.go, registration.go. Configuration is
 // config_spec.go, config_topic.go, config_broker.go and config_resolve.go.
 //
-// Locks: Client.fold.mu, then Client.subs.mu. Neither is held across a call to
-// the store.
+// Locks: Client.fold, then Client.subs; Client.safe and Client.batch are taken
+// alone. None is held across a call to the store.
 package metadata

@@ -9,9 +9,9 @@ import (
 	"sync"
 )
 
-// leadParallel is how many leaderships are taken at once: enough to keep the
-// store's pipeline full, few enough not to be its whole queue.
-const leadParallel = 64
+// leadParallel is how many leaderships are taken at once: enough to fill a batch
+// while another is on its way.
+const leadParallel = 2 * MaxBatch
 
 // LeadRequest asks that a broker lead a partition in a new epoch.
 type LeadRequest struct {
@@ -34,7 +34,9 @@ type LeadResult struct {
 
 // Lead takes leaderships for this broker, each by one compare-and-set that also
 // raises the leader epoch: every start of leading, also by the same broker, is a
-// new epoch (SAFETY 4). The results are in the order of the requests.
+// new epoch (SAFETY 4). The results are in the order of the requests. Requests
+// that are under way together, in one call or in many, share their way to the
+// disk.
 func (c *Client) Lead(ctx context.Context, reqs []LeadRequest) []LeadResult {
 	out := make([]LeadResult, len(reqs))
 	var wg sync.WaitGroup
@@ -68,7 +70,7 @@ func (c *Client) lead(ctx context.Context, r LeadRequest) (PartitionState, error
 		}
 		rec := &partitionRecord{PartitionState: next}
 		rec.header.Version = cur.Version
-		rev, err := c.cas(ctx, key, encode(rec, c.request()), cur.Revision)
+		rev, err := c.casBatched(ctx, key, encode(rec, c.request()), cur.Revision)
 		switch {
 		case err == nil:
 			next.Revision, next.Version, next.Request = rev, rec.header.Version, rec.header.Request

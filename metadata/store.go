@@ -96,6 +96,20 @@ type Store interface {
 	Close() error
 }
 
+// Batcher is a Store that can make several updates in one step, which is one
+// sync of the disk instead of one each.
+type Batcher interface {
+	Store
+	// UpdateAll writes the entries, each with the revision its key must be at in
+	// Revision, all or none. The keys are distinct, and at most MaxBatch. It
+	// returns the new revisions in order, ErrConflict when a key was at another
+	// revision, or ErrInDoubt. With any other error nothing was written.
+	UpdateAll(ctx context.Context, entries []Entry) ([]uint64, error)
+}
+
+// MaxBatch is how many entries every Batcher takes.
+const MaxBatch = 500
+
 // List returns the last entry of every key, deleted ones included.
 func List(ctx context.Context, s Store) ([]Entry, error) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -28,6 +28,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() metadata.Store)) {
 		{"a watch resumes where it left off", resuming},
 		{"a bootstrap never empties a bucket", bootstrapTwice},
 		{"a large value comes back whole", largeValue},
+		{"a batch is made whole or not at all", batching},
 		{"a call with an ended context changes nothing silently", endedContext},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(t, fresh(t)) })
@@ -306,6 +307,43 @@ func largeValue(t *testing.T, open func() metadata.Store) {
 	if err != nil || e.Revision != rev || !slices.Equal(e.Value, value) {
 		t.Fatalf("%d bytes at %d, %v", len(e.Value), e.Revision, err)
 	}
+}
+
+func batching(t *testing.T, open func() metadata.Store) {
+	s, ok := bootstrapped(t, open).(metadata.Batcher)
+	if !ok {
+		t.Skip("the store takes no batches")
+	}
+	a := mustUpdate(t, s, "k.0", "old", 0)
+	var batch []metadata.Entry
+	for i := range metadata.MaxBatch {
+		batch = append(batch, metadata.Entry{Key: fmt.Sprintf("k.%d", i), Value: fmt.Append(nil, i)})
+	}
+	batch[0].Revision = a
+	revs, err := s.UpdateAll(ctx(t), batch)
+	if err != nil || len(revs) != len(batch) {
+		t.Fatalf("%d revisions, %v", len(revs), err)
+	}
+	for _, i := range []int{0, 1, len(batch) - 1} {
+		e, err := s.Get(ctx(t), batch[i].Key)
+		if err != nil || e.Revision != revs[i] || string(e.Value) != fmt.Sprint(i) {
+			t.Fatalf("entry %d is %+v at %d, %v", i, e, revs[i], err)
+		}
+	}
+	// One stale revision in the middle, or at the end: nothing is written.
+	for _, bad := range []int{1, 2} {
+		next := []metadata.Entry{{Key: "k.0", Value: []byte("x"), Revision: revs[0]}, {Key: "k.1", Value: []byte("x"), Revision: revs[1]}, {Key: "k.2", Value: []byte("x"), Revision: revs[2]}}
+		next[bad].Revision = revs[0]
+		if _, err := s.UpdateAll(ctx(t), next); !errors.Is(err, metadata.ErrConflict) {
+			t.Fatalf("a batch with a stale revision: %v", err)
+		}
+		for i := range next {
+			if e, err := s.Get(ctx(t), next[i].Key); err != nil || e.Revision != revs[i] {
+				t.Fatalf("half a batch was made: %+v, %v", e, err)
+			}
+		}
+	}
+	mustUpdate(t, s, "k.0", "alone", revs[0])
 }
 
 func endedContext(t *testing.T, open func() metadata.Store) {

@@ -17,7 +17,7 @@
 //     watch ends when the connection was lost, so that whoever watches compares
 //     everything.
 //
-// Read jetstream.go, embed.go, then watch.go.
+// Read jetstream.go, embed.go, batch.go, then watch.go.
 package jetstream
 
 import (
@@ -94,7 +94,7 @@ type Store struct {
 	}
 }
 
-var _ metadata.Store = (*Store)(nil)
+var _ metadata.Batcher = (*Store)(nil)
 
 // Open starts the embedded server if there is no URL, and connects. It makes no
 // bucket.
@@ -190,7 +190,7 @@ func (s *Store) Bootstrap(ctx context.Context) error {
 	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 		return fmt.Errorf("create metadata bucket %s: %w", s.bucket, err)
 	}
-	return nil
+	return s.allowBatches(ctx)
 }
 
 // Status implements metadata.Store. The stream's leader answers.

@@ -57,7 +57,7 @@ type Store struct {
 	wg     sync.WaitGroup
 }
 
-var _ metadata.Store = (*Store)(nil)
+var _ metadata.Batcher = (*Store)(nil)
 
 // Open connects.
 func (s *Server) Open() *Store {
@@ -125,6 +125,46 @@ func (st *Store) write(ctx context.Context, e metadata.Entry, rev uint64) (uint6
 		return 0, fmt.Errorf("%w: no answer", metadata.ErrInDoubt)
 	}
 	return got, err
+}
+
+// UpdateAll implements metadata.Batcher.
+func (st *Store) UpdateAll(ctx context.Context, entries []metadata.Entry) ([]uint64, error) {
+	s := st.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settleLocked()
+	if err := st.reachableLocked(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", metadata.ErrInDoubt, err)
+	}
+	all := func() ([]uint64, error) {
+		for _, e := range entries {
+			if cur := s.mu.keys[e.Key]; cur.Revision != e.Revision {
+				return nil, &metadata.ConflictError{Key: e.Key, Current: cur.Revision}
+			}
+		}
+		var revs []uint64
+		for _, e := range entries {
+			rev, err := s.applyLocked(metadata.Entry{Key: e.Key, Value: slices.Clone(e.Value)}, e.Revision)
+			if err != nil {
+				panic(fmt.Sprintf("BUG: a checked update of %s failed: %v", e.Key, err))
+			}
+			revs = append(revs, rev)
+		}
+		return revs, nil
+	}
+	m := &s.mu.manners
+	switch {
+	case s.rollLocked(m.LostRequest):
+		return nil, fmt.Errorf("%w: timeout", metadata.ErrInDoubt)
+	case s.rollLocked(m.LateWrite):
+		s.mu.pending = append(s.mu.pending, func() { all() })
+		return nil, fmt.Errorf("%w: timeout", metadata.ErrInDoubt)
+	}
+	revs, err := all()
+	if s.rollLocked(m.LostAck) {
+		return nil, fmt.Errorf("%w: no answer", metadata.ErrInDoubt)
+	}
+	return revs, err
 }
 
 // applyLocked is the compare-and-set itself.
