@@ -91,6 +91,7 @@ func TestAnswersToPutMeanWhatTheyProve(t *testing.T) {
 		{404, "", create, nil},
 		{409, "ConditionalRequestConflict", create, objectstore.ErrInDoubt},
 		{409, "OperationAborted", replace, objectstore.ErrInDoubt},
+		{409, "", create, objectstore.ErrInDoubt},
 		{500, "InternalError", create, objectstore.ErrInDoubt},
 		{502, "", create, objectstore.ErrInDoubt},
 		{503, "SlowDown", replace, objectstore.ErrInDoubt},
