@@ -85,7 +85,8 @@ type Store struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // watches
+	stops  sync.WaitGroup // of watches whose connection is gone
 
 	// lost guards the channel that is closed when the connection was lost.
 	lost struct {
@@ -324,6 +325,7 @@ func (s *Store) Close() error {
 	if s.nc != nil {
 		s.nc.Close()
 	}
+	s.stops.Wait()
 	if s.server != nil {
 		s.server.close()
 	}

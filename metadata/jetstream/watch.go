@@ -42,7 +42,7 @@ func (s *Store) Watch(ctx context.Context, after uint64, fn func(metadata.Event)
 		s.kv.Store(nil) // the bucket may be another one next time
 		return fmt.Errorf("%w: watch: %w", metadata.ErrUnavailable, err)
 	}
-	defer w.Stop()
+	defer s.stop(w)
 	for {
 		select {
 		case e, ok := <-w.Updates():
@@ -63,6 +63,21 @@ func (s *Store) Watch(ctx context.Context, after uint64, fn func(metadata.Event)
 			return ctx.Err()
 		}
 	}
+}
+
+// stop ends a watcher's consumer. That is a request, and without a connection it
+// would wait for its timeout: then it goes on by itself, until it succeeds over
+// the next connection or Close ends it.
+func (s *Store) stop(w jetstream.KeyWatcher) {
+	if s.nc.IsConnected() {
+		w.Stop() // an unreachable consumer expires
+		return
+	}
+	s.stops.Add(1)
+	go func() {
+		defer s.stops.Done()
+		w.Stop() // an unreachable consumer expires
+	}()
 }
 
 // keyValue looks the bucket up, once.
