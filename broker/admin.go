@@ -130,7 +130,7 @@ var (
 	errTopicDenied         = errors.New("not authorized to access topics: [Topic authorization failed.]")
 	errClusterDenied       = errors.New("cluster authorization failed")
 	errDeletionDisabled    = errors.New("topic deletion is disabled (delete.topic.enable=false)")
-	errSecurityDisabled    = errors.New("No Authorizer is configured.")
+	errSecurityDisabled    = errors.New("no authorizer is configured")
 	errMismatchedEndpoint  = errors.New("the request was sent to an endpoint of the wrong type: this is a broker")
 	errUnsupportedEndpoint = errors.New("unsupported endpoint type")
 	errDirOffline          = errors.New("the data dir is offline")

@@ -1,7 +1,6 @@
 package metadata
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -110,29 +109,29 @@ func (s synonym) convert(v string) string {
 // validate parses v as the type and applies the rule.
 func (s *spec) validate(v string) error {
 	fail := func(err error) error {
-		return fmt.Errorf("Invalid value %s for configuration %s: %w", v, s.name, err)
+		return refuse(ErrInvalidConfig, "Invalid value %s for configuration %s: %v", v, s.name, err)
 	}
 	v = strings.TrimSpace(v)
 	switch s.typ {
 	case TypeBoolean:
 		if !strings.EqualFold(v, "true") && !strings.EqualFold(v, "false") {
-			return fail(errors.New("Expected value to be either true or false"))
+			return fail(refuse(ErrInvalidConfig, "Expected value to be either true or false"))
 		}
 	case TypeInt:
 		if _, err := strconv.ParseInt(v, 10, 32); err != nil {
-			return fail(errors.New("Not a number of type INT"))
+			return fail(refuse(ErrInvalidConfig, "Not a number of type INT"))
 		}
 	case TypeShort:
 		if _, err := strconv.ParseInt(v, 10, 16); err != nil {
-			return fail(errors.New("Not a number of type SHORT"))
+			return fail(refuse(ErrInvalidConfig, "Not a number of type SHORT"))
 		}
 	case TypeLong:
 		if _, err := strconv.ParseInt(v, 10, 64); err != nil {
-			return fail(errors.New("Not a number of type LONG"))
+			return fail(refuse(ErrInvalidConfig, "Not a number of type LONG"))
 		}
 	case TypeDouble:
 		if f, err := strconv.ParseFloat(v, 64); err != nil || math.IsNaN(f) {
-			return fail(errors.New("Not a number of type DOUBLE"))
+			return fail(refuse(ErrInvalidConfig, "Not a number of type DOUBLE"))
 		}
 	}
 	if s.check != nil {
@@ -174,9 +173,9 @@ func between(low, high int64) func(string) error {
 		case err != nil:
 			return err
 		case n < low:
-			return fmt.Errorf("Value must be at least %d", low)
+			return refuse(ErrInvalidConfig, "Value must be at least %d", low)
 		case n > high:
-			return fmt.Errorf("Value must be no more than %d", high)
+			return refuse(ErrInvalidConfig, "Value must be no more than %d", high)
 		}
 		return nil
 	}
@@ -184,7 +183,7 @@ func between(low, high int64) func(string) error {
 
 func fraction(v string) error {
 	if f, err := strconv.ParseFloat(v, 64); err != nil || f < 0 || f > 1 {
-		return errors.New("Value must be between 0 and 1")
+		return refuse(ErrInvalidConfig, "Value must be between 0 and 1")
 	}
 	return nil
 }
@@ -192,7 +191,7 @@ func fraction(v string) error {
 func oneOf(values ...string) func(string) error {
 	return func(v string) error {
 		if !slices.Contains(values, v) {
-			return fmt.Errorf("String must be one of: %s", strings.Join(values, ", "))
+			return refuse(ErrInvalidConfig, "String must be one of: %s", strings.Join(values, ", "))
 		}
 		return nil
 	}
@@ -204,7 +203,7 @@ func listOf(empty bool, values ...string) func(string) error {
 		seen := map[string]bool{}
 		for _, f := range splitList(v) {
 			if len(values) > 0 && !slices.Contains(values, f) {
-				return fmt.Errorf("String must be one of: %s", strings.Join(values, ", "))
+				return refuse(ErrInvalidConfig, "String must be one of: %s", strings.Join(values, ", "))
 			}
 			if seen[f] {
 				return fmt.Errorf("%s is listed twice", f)
@@ -212,7 +211,7 @@ func listOf(empty bool, values ...string) func(string) error {
 			seen[f] = true
 		}
 		if len(seen) == 0 && !empty {
-			return errors.New("List must not be empty")
+			return refuse(ErrInvalidConfig, "List must not be empty")
 		}
 		return nil
 	}
@@ -227,10 +226,10 @@ func throttled(v string) error {
 	for _, f := range fields {
 		p, b, ok := strings.Cut(f, ":")
 		if _, err := parseNode(p); !ok || err != nil {
-			return errors.New("Must be * or a list of partition:broker pairs")
+			return refuse(ErrInvalidConfig, "Must be * or a list of partition:broker pairs")
 		}
 		if _, err := parseNode(b); err != nil {
-			return errors.New("Must be * or a list of partition:broker pairs")
+			return refuse(ErrInvalidConfig, "Must be * or a list of partition:broker pairs")
 		}
 	}
 	return nil
