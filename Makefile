@@ -1,0 +1,34 @@
+# Two commands do all set-up on a fresh machine: make up, make test.
+GO      ?= go
+BIN     := bin/firn
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: up build test unit vet lint integration verify bench golden image clean help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+build: ## the static binary, in bin/firn
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/firn
+
+up: build ## build and serve: embedded NATS, file bucket, no Docker, no account
+	./$(BIN) up $(ARGS)
+
+test: ## the CI tier: vet, lint, layering, race-enabled unit tests, integration tests with containers
+	./scripts/test.sh
+
+unit: ## race-enabled unit tests only
+	$(GO) test -race $$($(GO) list ./... | grep -v -e /integration -e /bench)
+
+integration: build ## integration tests only (needs scripts/docker.sh and scripts/tools.sh to have run)
+	FIRN_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./integration/...
+
+verify: build ## the full counts, in parts that can be run one by one: make verify PART=crash
+	./scripts/verify.sh $(PART)
+
+bench: build ## firn beside Apache Kafka in the same run
+	./scripts/bench.sh $(ARGS)
+
+clean:
+	rm -rf bin

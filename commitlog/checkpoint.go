@@ -1,0 +1,292 @@
+package commitlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/firnlog/firn/internal/disk"
+)
+
+// The checkpoint file has two slots that are written by turns, in place, in a
+// file that has had its size since the log was made: a full disk cannot keep a
+// checkpoint from being written (SAFETY 22), and a torn write leaves the other
+// slot.
+const (
+	checkpointName  = "checkpoint"
+	checkpointMagic = "FCKP"
+	checkpointMajor = 1
+	slotSize        = 4096
+	slotBytes       = 84
+)
+
+// noSnapshot in checkpoint.snapshot says that there were no producers.
+const noSnapshot = -1
+
+// checkpoint is one slot.
+type checkpoint struct {
+	seq        uint64
+	clean      bool  // written by Close, after everything else
+	txns       bool  // the log has had transactions
+	synced     int64 // everything below is synced
+	segment    int64 // base of the segment that holds synced
+	pos        int64 // its size at synced
+	snapshot   int64 // offset of the producer snapshot file, or noSnapshot
+	hw         int64
+	start      int64
+	localStart int64
+}
+
+// position is where a flush found the end of the log.
+type position struct {
+	synced, segment, pos int64
+	txns                 bool
+}
+
+func (c checkpoint) encode() []byte {
+	b := make([]byte, 0, slotBytes)
+	b = append(b, checkpointMagic...)
+	b = binary.BigEndian.AppendUint16(b, checkpointMajor)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	b = binary.BigEndian.AppendUint64(b, c.seq)
+	flags := uint64(0)
+	if c.clean {
+		flags |= 1
+	}
+	if c.txns {
+		flags |= 2
+	}
+	b = binary.BigEndian.AppendUint64(b, flags)
+	for _, v := range []int64{c.synced, c.segment, c.pos, c.snapshot, c.hw, c.start, c.localStart} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+var errCheckpoint = errors.New("no readable checkpoint")
+
+func decodeCheckpoint(b []byte) (c checkpoint, err error) {
+	if len(b) < slotBytes || string(b[:4]) != checkpointMagic ||
+		crc32.Checksum(b[:slotBytes-4], castagnoli) != binary.BigEndian.Uint32(b[slotBytes-4:]) {
+		return c, errCheckpoint
+	}
+	if major := binary.BigEndian.Uint16(b[4:]); major != checkpointMajor {
+		return c, fmt.Errorf("checkpoint format %d is not one this build reads (%d): start a newer firn", major, checkpointMajor)
+	}
+	c.seq = binary.BigEndian.Uint64(b[8:])
+	flags := binary.BigEndian.Uint64(b[16:])
+	c.clean, c.txns = flags&1 != 0, flags&2 != 0
+	for i, p := range []*int64{&c.synced, &c.segment, &c.pos, &c.snapshot, &c.hw, &c.start, &c.localStart} {
+		*p = int64(binary.BigEndian.Uint64(b[24+8*i:]))
+	}
+	if c.synced < c.segment || c.segment < c.localStart || c.pos < 0 || c.localStart < 0 || c.start < 0 || c.snapshot < noSnapshot {
+		return c, errCheckpoint
+	}
+	return c, nil
+}
+
+// checkpointer owns the file.
+type checkpointer struct {
+	mu   sync.Mutex
+	f    disk.File
+	last checkpoint
+}
+
+// open reads the newer valid slot, or makes the file. found is false when there
+// was none.
+func (k *checkpointer) open(fsys disk.FS, dir string) (found bool, err error) {
+	name := filepath.Join(dir, checkpointName)
+	_, err = fsys.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := disk.WriteFileAtomic(fsys, name, make([]byte, 2*slotSize)); err != nil {
+			return false, fmt.Errorf("make checkpoint: %w", err)
+		}
+	} else if err != nil {
+		return false, err
+	}
+	if k.f, err = fsys.OpenFile(name, os.O_RDWR, 0); err != nil {
+		return false, err
+	}
+	for slot := range int64(2) {
+		b := make([]byte, slotBytes)
+		if _, err := k.f.ReadAt(b, slot*slotSize); err != nil && !errors.Is(err, io.EOF) {
+			return false, fmt.Errorf("read checkpoint: %w", err)
+		}
+		c, err := decodeCheckpoint(b)
+		if errors.Is(err, errCheckpoint) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if !found || c.seq > k.last.seq {
+			k.last, found = c, true
+		}
+	}
+	return found, nil
+}
+
+// update writes the next slot with what change makes of the last one, durably.
+func (k *checkpointer) update(change func(*checkpoint)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.last
+	c.clean = false
+	change(&c)
+	c.seq++
+	if _, err := k.f.WriteAt(c.encode(), int64(c.seq%2)*slotSize); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	if err := k.f.Datasync(); err != nil {
+		return fmt.Errorf("sync checkpoint: %w", err)
+	}
+	k.last = c
+	return nil
+}
+
+func (k *checkpointer) get() checkpoint {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last
+}
+
+func (k *checkpointer) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.f == nil {
+		return nil
+	}
+	err := k.f.Close()
+	k.f = nil
+	return err
+}
+
+// checkpoint records that everything below at.synced is synced. A failure to
+// write the producer snapshot only keeps the old checkpoint; a failed sync of the
+// slot takes the log offline.
+func (l *Log) checkpoint(at position, states []ProducerState, clean bool, now int64) error {
+	snapshot := int64(noSnapshot)
+	if len(states) > 0 {
+		snapshot = at.synced
+		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(snapshot)), encodeSnapshot(snapshot, states)); err != nil {
+			l.logger.Warn("checkpoint was not written", "event", "checkpoint_failed", "err", err)
+			return nil
+		}
+	}
+	old := l.ckpt.get()
+	err := l.ckpt.update(func(c *checkpoint) {
+		c.clean, c.txns, c.synced, c.segment, c.pos, c.snapshot = clean, at.txns, at.synced, at.segment, at.pos, snapshot
+		c.hw = l.hw.Load()
+		c.segment = max(c.segment, c.localStart)
+	})
+	if err != nil {
+		return l.fail(err)
+	}
+	l.lastCkpt.Store(now)
+	if old.snapshot != noSnapshot && old.snapshot != snapshot && !l.isBase(old.snapshot) {
+		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, snapshotName(old.snapshot)))
+	}
+	return nil
+}
+
+func (l *Log) isBase(offset int64) bool {
+	segs := *l.segments.Load()
+	i := find(segs, offset)
+	return i >= 0 && segs[i].base == offset
+}
+
+// writeSnapshot stores the fold at a segment's base, for ProducersAt. It is not
+// synced: a torn one is noticed and folded again from the one before.
+func (l *Log) writeSnapshot(offset int64, states []ProducerState) error {
+	f, err := l.cfg.FS.OpenFile(filepath.Join(l.cfg.Dir, snapshotName(offset)), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(encodeSnapshot(offset, states), 0)
+	return errors.Join(err, f.Close())
+}
+
+func readSnapshot(fsys disk.FS, dir string, offset int64) (int64, []ProducerState, error) {
+	raw, err := disk.ReadFile(fsys, filepath.Join(dir, snapshotName(offset)), maxSnapshot)
+	if err != nil {
+		return 0, nil, err
+	}
+	return decodeSnapshot(raw)
+}
+
+// closeClean syncs everything and leaves a checkpoint that the next Open can
+// trust without a scan.
+func (l *Log) closeClean() error {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	if err := l.flushHeld(true); err != nil {
+		return err
+	}
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	s := l.active()
+	// Only a whole index saves the next start its walk.
+	if s.idx.prefix == 0 && s.size.Load() > 0 {
+		if err := s.writeIndex(l.aborted.decidedIn(s.base, s.end.Load())); err != nil {
+			l.cfg.FS.Remove(filepath.Join(s.dir, indexName(s.base)))
+		}
+	}
+	if l.ckpt.get().synced != l.end.Load() {
+		return errors.New("log changed while it was closed")
+	}
+	if err := l.ckpt.update(func(c *checkpoint) { c.clean, c.hw = true, l.hw.Load() }); err != nil {
+		return l.fail(err)
+	}
+	return nil
+}
+
+// partition.meta names the partition and versions the folder.
+const (
+	metaName  = "partition.meta"
+	metaMagic = "FPAR"
+	metaMajor = 1
+	metaMax   = 1 << 16
+)
+
+func encodeMeta(id [16]byte, topic string, partition int32) []byte {
+	b := append([]byte(nil), metaMagic...)
+	b = binary.BigEndian.AppendUint16(b, metaMajor)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	b = append(b, id[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(partition))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
+	b = append(b, topic...)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// checkMeta reads or makes partition.meta.
+func checkMeta(cfg *Config) error {
+	name := filepath.Join(cfg.Dir, metaName)
+	raw, err := disk.ReadFile(cfg.FS, name, metaMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return disk.WriteFileAtomic(cfg.FS, name, encodeMeta(cfg.TopicID, cfg.Topic, cfg.Partition))
+	}
+	if err != nil {
+		return err
+	}
+	if len(raw) < 34 || string(raw[:4]) != metaMagic {
+		return fmt.Errorf("%w: %s is not readable", ErrDamaged, name)
+	}
+	if major := binary.BigEndian.Uint16(raw[4:]); major != metaMajor {
+		return fmt.Errorf("%s: folder format %d is not one this build reads (%d): start a newer firn", cfg.Dir, major, metaMajor)
+	}
+	if crc32.Checksum(raw[:len(raw)-4], castagnoli) != binary.BigEndian.Uint32(raw[len(raw)-4:]) {
+		return fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, name)
+	}
+	if [16]byte(raw[8:24]) != cfg.TopicID || int32(binary.BigEndian.Uint32(raw[24:])) != cfg.Partition {
+		return fmt.Errorf("%s belongs to another partition (topic %s)", cfg.Dir, strings.ToValidUTF8(string(raw[30:len(raw)-4]), "?"))
+	}
+	return nil
+}

@@ -1,0 +1,462 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/record"
+)
+
+// Recovery says what Open had to do.
+type Recovery struct {
+	// ScannedBytes is how much of the log was read and verified.
+	ScannedBytes int64
+	// CutAt is the offset at which a torn tail was cut off, -1 when none was.
+	CutAt    int64
+	CutBytes int64
+	// Clean says that the log was closed cleanly and trusted without a scan.
+	Clean bool
+}
+
+// Open opens or makes the log in cfg.Dir, which exists. After a clean close it
+// reads next to nothing; after a crash it verifies what lies past the checkpoint,
+// cuts at the first bad batch there, and syncs what it kept. ErrDamaged when what
+// the checkpoint vouches for is not there.
+func Open(ctx context.Context, cfg Config) (*Log, Recovery, error) {
+	cfg.setDefaults()
+	rec := Recovery{CutAt: -1}
+	if err := checkMeta(&cfg); err != nil {
+		return nil, rec, err
+	}
+	l := &Log{cfg: cfg, logger: cfg.Logger.With("topic", cfg.Topic, "partition", cfg.Partition), aborted: &abortedList{}, syncWaitersCh: make(chan struct{})}
+	l.producers.Store(newProducers())
+	l.segBytes.Store(cfg.SegmentBytes)
+	l.segAge.Store(int64(cfg.SegmentAge))
+	l.lastCkpt.Store(cfg.Now().UnixMilli())
+	found, err := l.ckpt.open(cfg.FS, cfg.Dir)
+	if err == nil {
+		err = l.recover(ctx, found, &rec)
+	}
+	if err != nil {
+		if segs := l.segments.Load(); segs != nil {
+			for _, s := range *segs {
+				s.close()
+			}
+		}
+		l.ckpt.close()
+		return nil, rec, err
+	}
+	return l, rec, nil
+}
+
+// recover builds the segment list and every fold over it.
+func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
+	bases, err := l.listFolder()
+	if err != nil {
+		return err
+	}
+	k := l.ckpt.get()
+	if !found && len(bases) > 0 {
+		// Nothing was ever vouched for: everything is past the checkpoint.
+		k = checkpoint{synced: bases[0], segment: bases[0], snapshot: noSnapshot, start: bases[0], localStart: bases[0]}
+		l.ckpt.last = k
+	}
+	// Segments below the local start were being deleted.
+	for len(bases) > 0 && bases[0] < k.localStart {
+		if err := l.removeFiles(bases[0]); err != nil {
+			return err
+		}
+		bases = bases[1:]
+	}
+	at := slices.Index(bases, k.segment)
+	if at < 0 && (k.pos > 0 || k.synced > k.segment || len(bases) > 0 && bases[0] < k.segment) {
+		return fmt.Errorf("%w: segment %d is missing", ErrDamaged, k.segment)
+	}
+	segs, rebuild, err := l.openSealed(bases[:max(at, 0)], k)
+	l.segments.Store(&segs)
+	if err != nil {
+		return err
+	}
+	if err := l.restoreFolds(segs, k, &rebuild); err != nil {
+		return err
+	}
+	end, err := l.scan(ctx, bases[max(at, 0):], k, rebuild, rec)
+	if err != nil {
+		return err
+	}
+	l.end.Store(end)
+	l.start.Store(min(k.start, end))
+	l.localStart.Store((*l.segments.Load())[0].base)
+	l.start.Store(max(l.start.Load(), 0))
+	l.hw.Store(k.hw)
+	if err := l.restoreEpochs(end); err != nil {
+		return err
+	}
+	l.synced.Store(min(k.synced, end))
+	if rec.Clean {
+		l.synced.Store(end)
+		return nil
+	}
+	// What was read back may still be only in the page cache of a process that
+	// was killed: it becomes durable before anyone counts on it.
+	l.dirtyDir = true
+	active := l.active()
+	for _, s := range *l.segments.Load() {
+		if s != active && s.base >= k.segment {
+			l.dirtySegments = append(l.dirtySegments, s)
+		}
+	}
+	return l.flush(true)
+}
+
+// listFolder removes leftovers and returns the bases of the segments, sorted.
+func (l *Log) listFolder() ([]int64, error) {
+	entries, err := l.cfg.FS.ReadDir(l.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var bases []int64
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasSuffix(name, ".tmp") {
+			if err := l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, name)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		digits, ok := strings.CutSuffix(name, ".log")
+		if !ok || len(digits) != 20 {
+			continue
+		}
+		base, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || base < 0 {
+			return nil, fmt.Errorf("%w: file %s has no offset for a name", ErrDamaged, name)
+		}
+		bases = append(bases, base)
+	}
+	slices.Sort(bases)
+	return bases, nil
+}
+
+func (l *Log) removeFiles(base int64) error {
+	for _, n := range []string{logName(base), indexName(base), snapshotName(base)} {
+		if err := l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// openSealed describes the segments before the one of the checkpoint, from their
+// index headers; where those are no use, from the batches. rebuild says that some
+// aborted transactions have to be folded again.
+func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild bool, err error) {
+	for i, base := range bases {
+		next := k.segment
+		if i+1 < len(bases) {
+			next = bases[i+1]
+		}
+		s := newSegment(&l.cfg, l.cfg.Flusher.Files, base)
+		segs = append(segs, s)
+		s.sealed.Store(true)
+		st, err := l.cfg.FS.Stat(s.path())
+		if err != nil {
+			return segs, false, err
+		}
+		s.size.Store(st.Size())
+		s.idx.prefix = st.Size()
+		h, err := s.readIndexHeader()
+		if err == nil && h.base == base && h.end == next && h.size == st.Size() {
+			s.end.Store(h.end)
+			s.maxTs.Store(h.maxTs)
+			s.maxTsOffset.Store(h.maxTsOffset)
+			s.firstAppend.Store(h.firstAppend)
+			if h.aborted > 0 {
+				raw, err := disk.ReadFile(l.cfg.FS, filepath.Join(l.cfg.Dir, indexName(base)), maxIndexBytes)
+				if err != nil {
+					return segs, false, err
+				}
+				_, _, list, err := decodeIndex(raw)
+				rebuild = rebuild || err != nil
+				for _, a := range list {
+					l.aborted.add(a)
+				}
+			}
+			continue
+		}
+		if err != nil && !errors.Is(err, errIndex) {
+			return segs, false, err
+		}
+		rebuild = rebuild || k.txns
+		s.firstAppend.Store(max(1, st.ModTime().UnixMilli()))
+		end := base
+		if err := s.fold(0, st.Size(), func(b record.Batch) error {
+			if b.BaseOffset() != end {
+				return fmt.Errorf("%w: segment %d has offset %d where %d is due", ErrDamaged, base, b.BaseOffset(), end)
+			}
+			end = b.NextOffset()
+			if ts := b.MaxTimestamp(); ts > s.maxTs.Load() {
+				s.maxTs.Store(ts)
+				s.maxTsOffset.Store(b.LastOffset())
+			}
+			return nil
+		}); err != nil {
+			return segs, false, err
+		}
+		s.end.Store(end)
+		if end != next {
+			return segs, false, fmt.Errorf("%w: segment %d ends at %d, the next one begins at %d", ErrDamaged, base, end, next)
+		}
+	}
+	return segs, rebuild, nil
+}
+
+// restoreFolds makes the producer state as it was at the checkpoint. rebuild is
+// set when that needs the batches of the checkpoint's own segment too: then scan
+// folds that one from its beginning.
+func (l *Log) restoreFolds(segs []*segment, k checkpoint, rebuild *bool) error {
+	if k.snapshot != noSnapshot && !*rebuild && !k.txns {
+		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, k.snapshot)
+		if err == nil && at == k.snapshot && at == k.synced {
+			l.producers.Store(restoreProducers(list))
+			return nil
+		}
+		l.logger.Warn("producer snapshot is missing or torn and is folded again", "event", "snapshot_rebuilt", "offset", k.snapshot, "err", err)
+		*rebuild = true
+	}
+	if k.snapshot == noSnapshot && !*rebuild && !k.txns {
+		return nil
+	}
+	*rebuild = true
+	p, from := newProducers(), 0
+	for j := len(segs) - 1; j >= 0; j-- {
+		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, segs[j].base)
+		if err == nil && at == segs[j].base {
+			p, from = restoreProducers(list), j
+			break
+		}
+	}
+	l.producers.Store(p)
+	for _, s := range segs[from:] {
+		if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
+			if a, ok := p.apply(b); ok {
+				l.aborted.add(a)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan opens the checkpoint's segment and what follows it, verifies what the
+// checkpoint does not vouch for, and cuts at the first bad batch.
+func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild bool, rec *Recovery) (end int64, err error) {
+	if len(bases) == 0 {
+		bases = []int64{k.segment}
+	}
+	end = k.segment
+	for i, base := range bases {
+		cut := base != end || rec.CutAt >= 0
+		if cut {
+			if err := l.dropTail(bases[i:], end, rec); err != nil {
+				return 0, err
+			}
+			break
+		}
+		s := newSegment(&l.cfg, l.cfg.Flusher.Files, base)
+		f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return 0, err
+		}
+		s.files.adopt(s, f)
+		segs := append(slices.Clone(*l.segments.Load()), s)
+		l.segments.Store(&segs)
+		if len(segs) > 1 {
+			segs[len(segs)-2].sealed.Store(true)
+		}
+		size, err := f.Size()
+		if err != nil {
+			return 0, err
+		}
+		if base == k.segment {
+			if size < k.pos {
+				return 0, fmt.Errorf("%w: segment %d has %d bytes, the checkpoint vouches for %d", ErrDamaged, base, size, k.pos)
+			}
+			if err := l.vouched(s, k, rebuild); err != nil {
+				return 0, err
+			}
+			end = k.synced
+			if l.cfg.Clean && k.clean && size == k.pos && len(bases) == 1 {
+				rec.Clean = true
+				return end, nil
+			}
+		}
+		if end, err = l.scanTail(ctx, s, end, size, rec); err != nil {
+			return 0, err
+		}
+	}
+	return end, nil
+}
+
+// vouched takes over what the checkpoint says of its own segment: the batches
+// before k.pos are synced and need no check. They are only folded when something
+// that is derived from them has been lost.
+func (l *Log) vouched(s *segment, k checkpoint, rebuild bool) error {
+	s.size.Store(k.pos)
+	s.end.Store(k.synced)
+	s.idx.prefix, s.idx.nextPos = k.pos, k.pos
+	if k.pos == 0 {
+		return nil
+	}
+	if h, err := s.readIndexHeader(); err == nil && h.base == s.base && h.size == k.pos && h.end == k.synced && !rebuild {
+		s.maxTs.Store(h.maxTs)
+		s.maxTsOffset.Store(h.maxTsOffset)
+		s.firstAppend.Store(h.firstAppend)
+		return nil
+	}
+	st, err := l.cfg.FS.Stat(s.path())
+	if err != nil {
+		return err
+	}
+	s.firstAppend.Store(max(1, st.ModTime().UnixMilli()))
+	p := l.producers.Load()
+	return s.fold(0, k.pos, func(b record.Batch) error {
+		if ts := b.MaxTimestamp(); ts > s.maxTs.Load() {
+			s.maxTs.Store(ts)
+			s.maxTsOffset.Store(b.LastOffset())
+		}
+		if rebuild {
+			if a, ok := p.apply(b); ok {
+				l.aborted.add(a)
+			}
+		}
+		return nil
+	})
+}
+
+// scanTail verifies s from its present size on, publishing every good batch.
+func (l *Log) scanTail(ctx context.Context, s *segment, end, size int64, rec *Recovery) (int64, error) {
+	pos := s.size.Load()
+	var buf []byte
+	for pos < size {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		b, err := nextBatch(s.file, pos, size, &buf)
+		if err != nil {
+			return 0, err
+		}
+		if b == nil || b.BaseOffset() != end {
+			rec.CutAt, rec.CutBytes = end, rec.CutBytes+size-pos
+			if err := s.file.Truncate(pos); err != nil {
+				return 0, err
+			}
+			break
+		}
+		l.noteEpoch(b.LeaderEpoch(), b.BaseOffset())
+		l.publishLocked(s, b, pos)
+		pos += int64(len(b))
+		end = b.NextOffset()
+		rec.ScannedBytes += int64(len(b))
+		s.end.Store(end)
+		s.size.Store(pos)
+	}
+	s.end.Store(end)
+	return end, nil
+}
+
+// nextBatch reads the batch at pos, nil when it is torn or damaged. Disk errors
+// are errors: nothing is cut because of them.
+func nextBatch(f disk.File, pos, size int64, buf *[]byte) (record.Batch, error) {
+	if size-pos < record.HeaderSize {
+		return nil, nil
+	}
+	var head [record.LogOverhead]byte
+	if _, err := f.ReadAt(head[:], pos); err != nil {
+		return nil, err
+	}
+	n, err := record.SizeOf(head[:])
+	if err != nil || int64(n) > size-pos {
+		return nil, nil
+	}
+	if cap(*buf) < n {
+		*buf = make([]byte, n)
+	}
+	p := (*buf)[:n]
+	if _, err := f.ReadAt(p, pos); err != nil {
+		return nil, err
+	}
+	b, _, err := record.Parse(p)
+	if err != nil || b.CheckCRC() != nil || b.NextOffset() <= b.BaseOffset() {
+		return nil, nil
+	}
+	return b, nil
+}
+
+// dropTail removes the segments behind a cut.
+func (l *Log) dropTail(bases []int64, end int64, rec *Recovery) error {
+	for _, base := range bases {
+		if st, err := l.cfg.FS.Stat(filepath.Join(l.cfg.Dir, logName(base))); err == nil {
+			rec.CutBytes += st.Size()
+		}
+		if err := l.removeFiles(base); err != nil {
+			return err
+		}
+	}
+	if rec.CutAt < 0 {
+		rec.CutAt = end
+	}
+	return nil
+}
+
+// noteEpoch adds an epoch that a scanned batch carries and the file does not.
+func (l *Log) noteEpoch(epoch int32, start int64) {
+	if epoch > l.epochs.latest() {
+		l.epochs.list = append(l.epochs.list, EpochStart{epoch, start})
+	}
+}
+
+// restoreEpochs merges the file with what the scan saw; a lost file is made again
+// from the batches.
+func (l *Log) restoreEpochs(end int64) error {
+	seen := l.epochs.list
+	list, err := readEpochs(l.cfg.FS, l.cfg.Dir)
+	switch {
+	case errors.Is(err, errEpochs):
+		l.epochs.list = nil
+		for _, s := range *l.segments.Load() {
+			if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
+				l.noteEpoch(b.LeaderEpoch(), b.BaseOffset())
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		if len(l.epochs.list) == 0 {
+			return nil
+		}
+		return l.writeEpochs(l.epochs.list)
+	case err != nil:
+		return err
+	}
+	kept := slices.DeleteFunc(slices.Clone(list), func(e EpochStart) bool { return e.Start > end })
+	for _, e := range seen {
+		if len(kept) == 0 || e.Epoch > kept[len(kept)-1].Epoch {
+			kept = append(kept, e)
+		}
+	}
+	l.epochs.list = kept
+	if !slices.Equal(kept, list) {
+		return l.writeEpochs(kept)
+	}
+	return nil
+}

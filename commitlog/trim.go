@@ -1,0 +1,180 @@
+package commitlog
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// SetStart raises the log start, durably; a lower offset changes nothing. The
+// bytes below it go when DeleteLocal is asked. ErrOffsetOutOfRange above the end.
+func (l *Log) SetStart(offset int64) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if offset > l.End() {
+		return ErrOffsetOutOfRange
+	}
+	var raised bool
+	err := l.ckpt.update(func(c *checkpoint) {
+		if offset > c.start {
+			c.start, raised = offset, true
+		}
+	})
+	if err != nil {
+		return l.fail(err)
+	}
+	if raised {
+		l.start.Store(offset)
+	}
+	return nil
+}
+
+// DeleteLocal removes the sealed segments that end at or below offset, oldest
+// first, and returns how many bytes that were. The caller has proved that the
+// bucket covers them or that the log start has passed them. Readers of a deleted
+// segment keep its bytes until they release them.
+func (l *Log) DeleteLocal(below int64) (int64, error) {
+	n := l.deletable(below)
+	if n == 0 {
+		return 0, l.Err()
+	}
+	// The checkpoint must not point into what goes.
+	segs := *l.segments.Load()
+	if l.ckpt.get().segment < segs[n].base {
+		if err := l.flush(true); err != nil {
+			return 0, err
+		}
+	}
+	l.appending.Lock()
+	segs = *l.segments.Load()
+	if n = l.deletable(below); n == 0 {
+		l.appending.Unlock()
+		return 0, l.Err()
+	}
+	local := segs[n].base
+	err := l.ckpt.update(func(c *checkpoint) { c.localStart = max(c.localStart, local) })
+	if err != nil {
+		l.appending.Unlock()
+		return 0, l.fail(err)
+	}
+	rest := append([]*segment(nil), segs[n:]...)
+	l.segments.Store(&rest)
+	l.localStart.Store(local)
+	l.appending.Unlock()
+	var bytes int64
+	for _, s := range segs[:n] {
+		bytes += s.size.Load()
+		if err := s.close(); err != nil {
+			l.logger.Warn("close of a deleted segment failed", "event", "segment_close_failed", "segment", s.base, "err", err)
+		}
+		if err := l.removeFiles(s.base); err != nil {
+			return bytes, err // the next Open removes what stays
+		}
+	}
+	l.aborted.dropBelow(l.Start())
+	return bytes, nil
+}
+
+// deletable counts the segments at the front that may go: sealed, synced, and
+// ending at or below offset.
+func (l *Log) deletable(below int64) int {
+	segs := *l.segments.Load()
+	n := 0
+	for n < len(segs)-1 && segs[n].end.Load() <= min(below, l.SyncedEnd()) {
+		n++
+	}
+	return n
+}
+
+// Reset makes the log empty, with its end at end and its log start at start: the
+// records between are in the bucket. epochs and producers are the lineage and the
+// fold at end, also from the bucket.
+func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerState) error {
+	if start > end || end < l.End() {
+		return fmt.Errorf("reset to [%d, %d) would drop records above %d", start, end, l.End())
+	}
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if err := l.writeEpochs(epochs); err != nil {
+		return l.fail(err)
+	}
+	s := newSegment(&l.cfg, l.cfg.Flusher.Files, end)
+	f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o644)
+	if err != nil {
+		return l.writeFailure(err)
+	}
+	s.files.adopt(s, f)
+	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
+		return l.fail(err)
+	}
+	old := *l.segments.Load()
+	l.segments.Store(&[]*segment{s})
+	l.producers.Store(restoreProducers(producers))
+	l.aborted.dropBelow(end)
+	l.epochs.mu.Lock()
+	l.epochs.list = append([]EpochStart(nil), epochs...)
+	l.epochs.mu.Unlock()
+	l.dirtySegments, l.dirtyDir = nil, false
+	l.end.Store(end)
+	l.synced.Store(end)
+	l.localStart.Store(end)
+	l.start.Store(max(l.start.Load(), start))
+	snap := int64(noSnapshot)
+	if len(producers) > 0 {
+		if err := l.writeSnapshot(end, producers); err == nil {
+			snap = end
+		}
+	}
+	err = l.ckpt.update(func(c *checkpoint) {
+		c.synced, c.segment, c.pos, c.snapshot, c.localStart = end, end, 0, snap, end
+		c.start = max(c.start, start)
+	})
+	if err != nil {
+		return l.fail(err)
+	}
+	for _, o := range old {
+		o.close()
+		if o.base == end {
+			continue // an empty active segment of the same name
+		}
+		if err := l.removeFiles(o.base); err != nil {
+			return err
+		}
+	}
+	l.lastCkpt.Store(l.cfg.Now().UnixMilli())
+	return nil
+}
+
+// RollIfDue seals the active segment when its oldest record has reached the
+// segment age, and asks for a checkpoint when one is due by time. Call it every
+// second or so; it costs nothing on an idle log.
+func (l *Log) RollIfDue(now time.Time) (bool, error) {
+	if l.End() > l.SyncedEnd() && now.UnixMilli()-l.lastCkpt.Load() >= l.cfg.CheckpointEvery.Milliseconds() {
+		l.SyncAsync()
+	}
+	age := l.segAge.Load()
+	s := l.active()
+	first := s.firstAppend.Load()
+	if age <= 0 || first == 0 || now.UnixMilli()-first < age/1e6 {
+		return false, nil
+	}
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := l.Err(); err != nil {
+		return false, err
+	}
+	if l.active() != s || s.size.Load() == 0 {
+		return false, nil
+	}
+	return true, l.rollLocked()
+}
+
+// Dir is the log's folder.
+func (l *Log) Dir() string { return filepath.Clean(l.cfg.Dir) }

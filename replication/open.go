@@ -1,0 +1,203 @@
+package replication
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/firnlog/firn/commitlog"
+	"github.com/firnlog/firn/metadata"
+)
+
+func topicDir(d *DataDir, id metadata.TopicID) string {
+	return filepath.Join(d.Path, logFolder, hex.EncodeToString(id[:]))
+}
+
+func partitionDir(d *DataDir, tp metadata.TopicPartition) string {
+	return filepath.Join(topicDir(d, tp.TopicID), strconv.Itoa(int(tp.Partition)))
+}
+
+// open brings one replica from its folder to leadership and closes r.done. A
+// failure that may pass (the bucket or the metadata does not answer) is tried
+// again until it works or the replica is stopped; damage is final until a
+// restart.
+func (m *Manager) open(ctx context.Context, r *replica) {
+	m.opening <- struct{}{}
+	l, rec, err := m.openLog(ctx, r)
+	<-m.opening
+	if err != nil {
+		m.logger.Error("partition is offline", "event", "partition_offline", "topic", r.tp.Topic, "partition", r.tp.Partition, "err", err)
+		r.err = fmt.Errorf("%w: %w", ErrOffline, err)
+		close(r.done)
+		return
+	}
+	r.err = ErrOffline
+	p := newPartition(r.tp, l, m.cfg.Cluster.Image().TopicConfig(r.tp.Topic), m.logger)
+	for attempt := 0; ; attempt++ {
+		err := m.lead(ctx, r, p, rec)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			// Stopped before it led: the log is closed by whoever stops us.
+			r.part = p
+			close(r.done)
+			return
+		}
+		m.logger.Warn("partition cannot lead yet", "event", "leadership_delayed", "topic", r.tp.Topic, "partition", r.tp.Partition, "attempt", attempt, "err", err)
+		wait := min(100*time.Millisecond<<min(attempt, 6), 5*time.Second)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait/2)): // full jitter above half: thousands of partitions must not retry as one
+		}
+	}
+	r.part = p
+	close(r.done)
+}
+
+func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, commitlog.Recovery, error) {
+	dir := partitionDir(r.dir, r.tp)
+	cfg := m.cfg.Cluster.Image().TopicConfig(r.tp.Topic)
+	if err := m.makeDirs(r); err != nil {
+		return nil, commitlog.Recovery{}, err
+	}
+	l, rec, err := commitlog.Open(ctx, commitlog.Config{
+		FS: r.dir.FS, Dir: dir, TopicID: r.tp.TopicID, Topic: r.tp.Topic, Partition: r.tp.Partition,
+		Now: m.cfg.Now, Logger: m.logger, Flusher: m.cfg.Flusher, Clean: r.dir.Clean,
+		SegmentBytes: cfg.SegmentBytes, SegmentAge: cfg.SegmentAge,
+		CheckpointBytes: m.cfg.CheckpointBytes, ProducerExpiry: m.cfg.ProducerExpiry,
+	})
+	if err != nil {
+		return nil, rec, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	if rec.CutAt >= 0 {
+		m.logger.Warn("recovery cut the log's tail", "event", "recovery_cut", "topic", r.tp.Topic, "partition", r.tp.Partition,
+			"offset", rec.CutAt, "bytes", rec.CutBytes, "high_watermark", l.HighWatermark())
+	}
+	return l, rec, nil
+}
+
+// makeDirs makes the partition's folder durable from the data dir down.
+func (m *Manager) makeDirs(r *replica) error {
+	dir := partitionDir(r.dir, r.tp)
+	if _, err := r.dir.FS.Stat(dir); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := r.dir.FS.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range []string{topicDir(r.dir, r.tp.TopicID), filepath.Join(r.dir.Path, logFolder), r.dir.Path} {
+		if err := r.dir.FS.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lead takes a new epoch for the replica and starts leading in it.
+//
+// A replica that was not closed cleanly may end below what the bucket holds of
+// its own lineage; writing on from there would give offsets that the bucket
+// already names to other records. It reads the head first and starts above it:
+// the records in between are served from the bucket (SAFETY 4). Nothing at or
+// above the bucket's end is touched.
+func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commitlog.Recovery) error {
+	if reason, on := m.cfg.Cluster.SafeMode(); on {
+		return fmt.Errorf("metadata safe mode: %s", reason)
+	}
+	state, known := m.cfg.Cluster.Image().Partition(r.tp.TopicID, r.tp.Partition)
+	minEpoch := lastEpoch(p.log)
+	everLed := known && state.LeaderEpoch >= 0
+	unclean := !r.dir.Clean || rec.CutAt >= 0
+	if m.cfg.Archive != nil && p.Config().RemoteEnabled && everLed && (unclean || p.log.End() == p.log.Start()) {
+		t, ok, err := m.cfg.Archive.Recover(ctx, r.tp)
+		if err != nil {
+			return fmt.Errorf("read the head in the bucket: %w", err)
+		}
+		if ok {
+			minEpoch = max(minEpoch, t.MaxEpoch)
+			if err := m.adopt(r, p, t); err != nil {
+				return err
+			}
+		}
+	}
+	if lost := p.log.HighWatermark() - p.log.End(); lost > 0 {
+		// A sole replica leads again and says what it lost (SAFETY 3).
+		m.logger.Error("acknowledged records were lost with the unsynced page cache", "event", "acknowledged_records_lost",
+			"topic", r.tp.Topic, "partition", r.tp.Partition, "offset", p.log.End(), "records", lost)
+	}
+	res := m.cfg.Cluster.Lead(ctx, []metadata.LeadRequest{{
+		TopicPartition: r.tp, Node: m.cfg.NodeID, MinEpoch: minEpoch,
+		Incarnation: r.dir.Meta.Incarnation, DirID: r.dir.Meta.DirID,
+	}})[0]
+	if res.Err != nil {
+		return fmt.Errorf("take leadership: %w", res.Err)
+	}
+	p.startLeading(res.State.LeaderEpoch, len(res.State.ISR), len(res.State.Replicas))
+	if m.cfg.Archive != nil {
+		m.cfg.Archive.Lead(p)
+	}
+	return nil
+}
+
+// adopt makes the log continue the bucket's lineage when it ends below it.
+func (m *Manager) adopt(r *replica, p *Partition, t Tiered) error {
+	if p.log.End() < t.End {
+		m.logger.Warn("log ends below the bucket; the bucket serves what is missing", "event", "recovered_from_bucket",
+			"topic", r.tp.Topic, "partition", r.tp.Partition, "offset", p.log.End(), "tiered_end", t.End)
+		if err := p.log.Reset(t.LogStart, t.End, t.Epochs, t.Producers); err != nil {
+			return fmt.Errorf("continue at the bucket's end %d: %w", t.End, err)
+		}
+	}
+	if err := p.RaiseLogStart(min(t.LogStart, p.log.End())); err != nil {
+		return err
+	}
+	p.hw.Store(p.log.Start())
+	p.lso.Store(p.log.Start())
+	return nil
+}
+
+func lastEpoch(l *commitlog.Log) int32 {
+	if e := l.Epochs(); len(e) > 0 {
+		return e[len(e)-1].Epoch
+	}
+	return -1
+}
+
+// reportStrays names the folders that no topic of the metadata owns and no
+// tombstone explains. They are left alone: absence is never deletion (SAFETY 16).
+func (m *Manager) reportStrays() {
+	im := m.cfg.Cluster.Image()
+	for _, d := range m.cfg.Dirs {
+		entries, err := d.FS.ReadDir(filepath.Join(d.Path, logFolder))
+		if err != nil {
+			continue // no log was ever made here
+		}
+		for _, e := range entries {
+			raw, err := hex.DecodeString(e.Name())
+			if err != nil || len(raw) != 16 {
+				continue
+			}
+			id := metadata.TopicID(raw)
+			if _, ok := im.TopicByID(id); ok {
+				continue
+			}
+			dir := filepath.Join(d.Path, logFolder, e.Name())
+			if im.Tombstoned(id) {
+				if err := d.FS.RemoveAll(dir); err != nil {
+					m.logger.Error("deleted topic's folder stays", "event", "partition_remove_failed", "dir", dir, "err", err)
+				}
+				continue
+			}
+			m.logger.Warn("folder belongs to no known topic and is left alone", "event", "stray_log", "dir", dir)
+		}
+	}
+}

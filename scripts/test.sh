@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The CI tier: vet, lint, layering, race-enabled unit tests, integration tests
+# with containers and unmodified clients. Installs what it needs when root,
+# otherwise says exactly what is missing. What takes long to build (S3 servers,
+# client libraries, the container engine) builds beside the unit tests.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export FIRN_TOOLS=${FIRN_TOOLS:-$HOME/.cache/firn-tools}
+export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 DOCKER_BUILDKIT=0
+export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+logs=$(mktemp -d); started=$SECONDS; failed=()
+trap 'rm -rf "$logs"' EXIT
+
+say() { printf '== %4ds  %s\n' $((SECONDS - started)) "$*"; }
+
+# step NAME COMMAND...: runs, prints the tail of the output when it fails.
+step() {
+  local name=$1; shift
+  say "$name"
+  if ! "$@" >"$logs/$name.log" 2>&1; then
+    failed+=("$name"); say "$name FAILED"; tail -n 150 "$logs/$name.log"
+  fi
+}
+
+# later NAME COMMAND...: starts in the background; wait_for NAME collects it.
+declare -A pids
+later() { local name=$1; shift; say "$name (in the background)"; "$@" >"$logs/$name.log" 2>&1 & pids[$name]=$!; }
+wait_for() {
+  local name=$1
+  if ! wait "${pids[$name]}"; then failed+=("$name"); say "$name FAILED"; tail -n 60 "$logs/$name.log"; return 1; fi
+  say "$name is ready"
+}
+
+say "go mod download"; go mod download || exit 1
+later docker ./scripts/docker.sh
+later tools nice -n 5 ./scripts/tools.sh
+later clients ./integration/clients/setup.sh
+
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+[ -z "$unformatted" ] || { failed+=(gofmt); echo "not gofmt-ed: $unformatted"; }
+step build make build
+step vet go vet ./...
+step lint ./scripts/lint.sh
+step layering go test -count=1 ./internal/layering
+say "unit tests (race)"
+packages=$(go list ./... | grep -v '/integration' | grep -v '/bench')
+if ! go test -race -timeout 15m $packages 2>&1 | tee "$logs/unit.log" | grep -vE '^\?|no test files'; then
+  failed+=(unit)
+fi
+
+wait_for docker; wait_for tools; wait_for clients
+say "integration tests"
+if ! FIRN_TEST_BINARY=$PWD/bin/firn go test -count=1 -timeout 20m ./integration/... 2>&1 | tee "$logs/integration.log" | grep -vE '^\?|no test files'; then
+  failed+=(integration)
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then say "FAILED: ${failed[*]}"; exit 1; fi
+say "all green"
