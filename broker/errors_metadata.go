@@ -54,10 +54,6 @@ func metadataCode(err error) (code int16, ok bool) {
 	return 0, false
 }
 
-// adminCode is metadataCode with UNKNOWN_SERVER_ERROR for the rest.
-func adminCode(err error) int16 {
-	if code, ok := metadataCode(err); ok {
-		return code
-	}
-	return -1
-}
+// adminCode is the code of an error of an administrative request, which may come
+// from the metadata or from the data path.
+func adminCode(err error) int16 { return codeOf(err) }

@@ -62,6 +62,9 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	if err != nil {
 		return err
 	}
+	if !found {
+		l.ckpt.last.snapshot = noSnapshot
+	}
 	k := l.ckpt.get()
 	if !found && len(bases) > 0 {
 		// Nothing was ever vouched for: everything is past the checkpoint.

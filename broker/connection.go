@@ -1,0 +1,349 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/metadata"
+)
+
+const (
+	firstFrameTimeout = 10 * time.Second
+	writeTimeout      = 30 * time.Second
+	// maxUnanswered and maxInFlight bound what a connection may have asked
+	// without having been answered; then it is not read until it drains.
+	maxUnanswered = 100
+	maxInFlight   = 16 << 20
+	// readStep is how much memory a frame gets before its bytes have come: a
+	// length alone allocates nothing of note.
+	readStep = 64 << 10
+	// keepBuffer is the largest write buffer that an idle connection keeps.
+	keepBuffer = 16 << 10
+)
+
+// Conn is one client connection. Its reader handles requests in order of arrival;
+// answers that have to wait are made in goroutines of their own and leave through
+// the writer in order. An answer that is ready while nothing waits is written by
+// the reader itself.
+type Conn struct {
+	s        *Server
+	listener Listener
+	nc       net.Conn
+	logger   *slog.Logger
+	software string // as told in ApiVersions (KIP-511)
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	pending chan *answer // in order of the requests
+	queued  atomic.Int32 // answers in pending or being written from it
+	bytes   atomic.Int64 // request bytes that are not answered yet
+	drained chan struct{}
+	out     []byte // the reader's write buffer
+}
+
+// answer is a slot in the order of answers.
+type answer struct {
+	r     *Request
+	resp  kmsg.Response
+	ready chan struct{} // nil when resp is there already
+	size  int64
+	close bool
+	start time.Time
+}
+
+func newConn(s *Server, l Listener, nc net.Conn) *Conn {
+	c := &Conn{s: s, listener: l, nc: nc, drained: make(chan struct{}, 1)}
+	c.logger = s.logger.With("remote", nc.RemoteAddr().String(), "listener", l.Name)
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	return c
+}
+
+// Allowed is the seam of the authoriser: everybody may do everything.
+func (c *Conn) Allowed(kmsg.ACLOperation, kmsg.ACLResourceType, string) bool { return true }
+
+// Address is where this client reaches broker b: what the listener advertises,
+// else the very address that the client came to.
+func (c *Conn) Address(b *metadata.Broker) (host string, port int32) {
+	if e, ok := b.Endpoint(c.listener.Name); ok && e.Host != "" {
+		return e.Host, e.Port
+	}
+	host, port, err := splitHostPort(c.nc.LocalAddr().String())
+	if err != nil {
+		return "", 0
+	}
+	return host, port
+}
+
+// errQuiet ends a connection without a log line: the client went away.
+var errQuiet = errors.New("connection ended")
+
+// serve runs the connection until it ends and waits for all it started.
+func (c *Conn) serve() {
+	var writer sync.WaitGroup
+	defer func() {
+		c.cancel()
+		c.nc.Close()
+		if c.pending != nil {
+			close(c.pending)
+		}
+		writer.Wait()
+	}()
+	c.nc.SetReadDeadline(c.s.cfg.Now().Add(firstFrameTimeout))
+	for first := true; ; first = false {
+		frame, err := c.readFrame(first)
+		if err == nil {
+			if first {
+				c.nc.SetReadDeadline(time.Time{})
+			}
+			err = c.handle(frame, &writer)
+		}
+		if err != nil {
+			if !errors.Is(err, errQuiet) && c.ctx.Err() == nil {
+				c.logger.Info("connection closed", "event", "connection_closed", "reason", err.Error(), "client", c.software)
+			}
+			return
+		}
+		for c.queued.Load() >= maxUnanswered || c.bytes.Load() >= maxInFlight {
+			select {
+			case <-c.drained:
+			case <-c.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// readFrame reads one request. The buffer grows as bytes arrive.
+func (c *Conn) readFrame(first bool) ([]byte, error) {
+	var head [4]byte
+	if n, err := io.ReadFull(c.nc, head[:]); err != nil {
+		if n == 0 && !first {
+			return nil, errQuiet
+		}
+		var ne net.Error
+		if errors.As(err, &ne) && ne.Timeout() {
+			return nil, errors.New("no request within 10 s")
+		}
+		return nil, errQuiet
+	}
+	if first {
+		if other := foreign(head); other != "" {
+			return nil, fmt.Errorf("this is a Kafka listener, and the client speaks %s", other)
+		}
+	}
+	size := int32(binary.BigEndian.Uint32(head[:]))
+	if size < 8 || size > c.s.cfg.MaxRequestBytes {
+		return nil, fmt.Errorf("frame of %d bytes: want 8 to %d (socket.request.max.bytes)", size, c.s.cfg.MaxRequestBytes)
+	}
+	buf := make([]byte, min(int(size), readStep))
+	for have := 0; ; {
+		n, err := io.ReadFull(c.nc, buf[have:])
+		if err != nil {
+			return nil, errQuiet
+		}
+		if have += n; have == int(size) {
+			return buf, nil
+		}
+		next := make([]byte, min(int(size), 4*len(buf)))
+		copy(next, buf)
+		buf = next
+	}
+}
+
+// foreign names another protocol by its first bytes.
+func foreign(head [4]byte) string {
+	switch {
+	case head[0] == 0x16 && head[1] == 3:
+		return "TLS"
+	case bytes.HasPrefix([]byte("SSH-"), head[:]):
+		return "SSH"
+	}
+	for _, m := range []string{"GET ", "POST", "HEAD", "PUT ", "DELE", "OPTI", "PATC", "PRI ", "CONN"} {
+		if string(head[:]) == m {
+			return "HTTP"
+		}
+	}
+	return ""
+}
+
+// handle decodes one frame, runs its handler and sends or queues the answer. A
+// panic ends the connection, never the process.
+func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.logger.Error("BUG: request panicked", "event", "request_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("internal error")
+		}
+	}()
+	r := &Request{Conn: c, Key: int16(binary.BigEndian.Uint16(frame)), Version: int16(binary.BigEndian.Uint16(frame[2:])), CorrelationID: int32(binary.BigEndian.Uint32(frame[4:]))}
+	if r.Key < 0 || r.Key >= maxKey || apis[r.Key] == nil {
+		return fmt.Errorf("API key %d is not served", r.Key)
+	}
+	a := apis[r.Key]
+	ans := &answer{r: r, size: int64(len(frame)), start: c.s.cfg.Now()}
+	if r.Version < a.min || r.Version > a.max {
+		if r.Key == 18 {
+			ans.resp = unsupportedApiVersions()
+			return c.send(ans, writer)
+		}
+		return fmt.Errorf("%s v%d is not served (v%d to v%d are): use a newer client", a.name, r.Version, a.min, a.max)
+	}
+	r.Body = kmsg.RequestForKey(r.Key)
+	r.Body.SetVersion(r.Version)
+	body, err := c.header(r, frame[8:])
+	if err != nil {
+		return err
+	}
+	// Nothing else uses the frame, so what is decoded may point into it.
+	if err := r.Body.(interface{ UnsafeReadFrom([]byte) error }).UnsafeReadFrom(body); err != nil {
+		return fmt.Errorf("%s v%d cannot be decoded: %w", a.name, r.Version, err)
+	}
+	reply := a.handle(c.ctx, c.s, r)
+	ans.resp, ans.close = reply.Response, reply.Close
+	if reply.Wait != nil {
+		ans.ready = make(chan struct{})
+		writer.Add(1)
+		go func() {
+			defer writer.Done()
+			defer close(ans.ready)
+			defer func() {
+				if p := recover(); p != nil {
+					c.logger.Error("BUG: request panicked", "event", "request_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+					ans.resp, ans.close = nil, true
+				}
+			}()
+			ans.resp = reply.Wait(c.ctx)
+		}()
+	} else if ans.resp == nil && !ans.close {
+		c.s.metrics.byKey[r.Key].n.Inc()
+		return nil // no answer was asked for
+	}
+	return c.send(ans, writer)
+}
+
+// header reads the rest of the request header: the client id and, in flexible
+// versions, tags.
+func (c *Conn) header(r *Request, p []byte) ([]byte, error) {
+	bad := errors.New("request header cannot be decoded")
+	if len(p) < 2 {
+		return nil, bad
+	}
+	n := int(int16(binary.BigEndian.Uint16(p)))
+	p = p[2:]
+	if n > len(p) {
+		return nil, bad
+	}
+	if n > 0 {
+		r.ClientID, p = string(p[:n]), p[n:]
+	}
+	if !r.Body.IsFlexible() {
+		return p, nil
+	}
+	tags, w := binary.Uvarint(p)
+	if w <= 0 {
+		return nil, bad
+	}
+	p = p[w:]
+	for range min(tags, 1<<16) {
+		_, w := binary.Uvarint(p)
+		if w <= 0 {
+			return nil, bad
+		}
+		size, w2 := binary.Uvarint(p[w:])
+		if w2 <= 0 || size > uint64(len(p)-w-w2) {
+			return nil, bad
+		}
+		p = p[w+w2+int(size):]
+	}
+	return p, nil
+}
+
+// send writes an answer that is ready and has none before it, else queues it.
+func (c *Conn) send(a *answer, writer *sync.WaitGroup) error {
+	if a.ready == nil && c.queued.Load() == 0 {
+		var err error
+		if c.out, err = c.write(a, c.out); cap(c.out) > keepBuffer {
+			c.out = nil
+		}
+		return err
+	}
+	if c.pending == nil {
+		// The writer exists only for connections that ever had to wait.
+		c.pending = make(chan *answer, maxUnanswered+1)
+		writer.Add(1)
+		go func() {
+			defer writer.Done()
+			c.writeInOrder()
+		}()
+	}
+	c.queued.Add(1)
+	c.bytes.Add(a.size)
+	c.pending <- a
+	return nil
+}
+
+// writeInOrder writes the queued answers as they become ready.
+func (c *Conn) writeInOrder() {
+	var buf []byte
+	failed := false
+	for a := range c.pending {
+		if a.ready != nil {
+			<-a.ready
+		}
+		if !failed {
+			var err error
+			if buf, err = c.write(a, buf); err != nil {
+				failed = true
+				c.cancel()
+				c.nc.Close()
+			}
+			if cap(buf) > keepBuffer {
+				buf = nil
+			}
+		}
+		c.queued.Add(-1)
+		c.bytes.Add(-a.size)
+		select {
+		case c.drained <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// write encodes and sends one answer.
+func (c *Conn) write(a *answer, buf []byte) ([]byte, error) {
+	m := &c.s.metrics.byKey[a.r.Key]
+	m.n.Inc()
+	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
+	if a.resp != nil {
+		buf = append(buf[:0], 0, 0, 0, 0)
+		buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
+		// The header of ApiVersions is v0 always: the client does not know yet
+		// what we speak (KIP-511).
+		if a.resp.IsFlexible() && a.r.Key != 18 {
+			buf = append(buf, 0)
+		}
+		buf = a.resp.AppendTo(buf)
+		binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
+		c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout))
+		if _, err := c.nc.Write(buf); err != nil {
+			return buf, errQuiet
+		}
+	}
+	if a.close {
+		return buf, errors.New("the request asked for no answer and failed")
+	}
+	return buf, nil
+}

@@ -1,0 +1,219 @@
+// Package spine tests the product's spine from outside: one firn process, an
+// unmodified client, and what survives when the process does not.
+package spine
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/firnlog/firn/integration/ledger"
+	"github.com/firnlog/firn/integration/node"
+)
+
+func client(t *testing.T, n *node.Node, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(n.Addr), kgo.MetadataMinAge(50 * time.Millisecond)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+func createTopic(t *testing.T, n *node.Node, topic string, partitions int32, configs map[string]string) {
+	t.Helper()
+	c := map[string]*string{}
+	for k, v := range configs {
+		c[k] = &v
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := kadm.NewClient(client(t, n)).CreateTopic(ctx, partitions, 1, c, topic); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func verify(t *testing.T, n *node.Node, l *ledger.Ledger, topic string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := l.Verify(ctx, topic, kgo.SeedBrokers(n.Addr)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestEveryCodecComesBackAfterARestart produces with each codec, null keys and
+// values, headers and a 900 KiB record, and reads all of it back before and after
+// a clean restart.
+func TestEveryCodecComesBackAfterARestart(t *testing.T) {
+	n := node.Start(t)
+	createTopic(t, n, "codecs", 3, nil)
+	l := ledger.New()
+	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
+	for i, codec := range codecs {
+		cl := client(t, n, kgo.ProducerBatchCompression(codec), kgo.DefaultProduceTopic("codecs"))
+		for j := range 300 {
+			r := &kgo.Record{Key: []byte(fmt.Sprintf("k%d", j%7)), Value: []byte(fmt.Sprintf("codec %d record %d", i, j)), Timestamp: time.UnixMilli(1_700_000_000_000 + int64(j))}
+			switch j % 10 {
+			case 0:
+				r.Key = nil
+			case 1:
+				r.Value = nil
+			case 2:
+				r.Headers = []kgo.RecordHeader{{Key: "h", Value: []byte{0, 1, 2}}, {Key: "empty", Value: nil}}
+			case 3:
+				r.Value = []byte{}
+			}
+			if j == 299 {
+				r.Value = make([]byte, 900<<10)
+				for k := range r.Value {
+					r.Value[k] = byte(rand.Uint32())
+				}
+			}
+			cl.Produce(context.Background(), r, l.Ack)
+		}
+		if err := cl.Flush(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.Count() != 1500 {
+		t.Fatalf("%d of 1500 records were acknowledged", l.Count())
+	}
+	verify(t, n, l, "codecs")
+	n.Stop()
+	n.Up()
+	verify(t, n, l, "codecs")
+}
+
+// TestKillKeepsAcknowledged kills the process with kill -9 again and again while
+// producers have requests in flight. A kill counts only when it hit at least one.
+// Then every acknowledged record is there, at its offset, with its bytes, and the
+// offsets have no gap.
+func TestKillKeepsAcknowledged(t *testing.T) {
+	kills := 30
+	if s := os.Getenv("FIRN_TEST_KILLS"); s != "" {
+		var err error
+		if kills, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, durability := range []string{"fsync", "replicated"} {
+		t.Run(durability, func(t *testing.T) {
+			n := node.Start(t)
+			createTopic(t, n, "t", 4, map[string]string{"firn.durability": durability, "segment.bytes": "1048576"})
+			l := ledger.New()
+			cl := client(t, n, kgo.DefaultProduceTopic("t"), kgo.ProducerLinger(0), kgo.RecordRetries(1<<20), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
+				kgo.ProduceRequestTimeout(5*time.Second), kgo.DialTimeout(time.Second), kgo.MaxProduceRequestsInflightPerBroker(5))
+			var inFlight, sent atomic.Int64
+			ctx, stop := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			for w := range 4 {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					value := make([]byte, 2000)
+					for i := 0; ctx.Err() == nil; i++ {
+						if inFlight.Load() > 500 {
+							runtimeYield()
+							continue
+						}
+						v := append([]byte(fmt.Sprintf("w%d-%d-", w, i)), value...)
+						inFlight.Add(1)
+						sent.Add(1)
+						cl.Produce(context.Background(), &kgo.Record{Key: []byte(fmt.Sprint(w, i%50)), Value: v}, func(r *kgo.Record, err error) {
+							l.Ack(r, err)
+							inFlight.Add(-1)
+						})
+					}
+				}()
+			}
+			rounds := kills / 2
+			for hit := 0; hit < rounds; {
+				target := l.Count() + int64(100+rand.IntN(400))
+				waitFor(t, 60*time.Second, func() bool { return l.Count() >= target })
+				before := inFlight.Load()
+				n.Kill()
+				if before > 0 {
+					hit++
+				}
+				n.Up()
+			}
+			stop()
+			wg.Wait()
+			fctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := cl.Flush(fctx); err != nil {
+				t.Fatalf("not everything was acknowledged in the end: %v", err)
+			}
+			t.Logf("%d kills, %d sent, %d acknowledged", rounds, sent.Load(), l.Count())
+			verify(t, n, l, "t")
+		})
+	}
+}
+
+func runtimeYield() { <-time.After(time.Millisecond) }
+
+func waitFor(t *testing.T, within time.Duration, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatal("condition was not met in time")
+		}
+		runtimeYield()
+	}
+}
+
+// TestMissingTopicIsMade produces to a topic that nobody made, with a client's
+// default retries.
+func TestMissingTopicIsMade(t *testing.T) {
+	n := node.Start(t, "--set", "num.partitions=2")
+	cl := client(t, n, kgo.AllowAutoTopicCreation())
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "made", Value: []byte("x")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSecondProcessIsRefused starts another process on the same data dir: it must
+// say so in one line, and the first one must not notice.
+func TestSecondProcessIsRefused(t *testing.T) {
+	n := node.Start(t)
+	other := node.New(t)
+	other.DataDir = n.DataDir
+	out, err := other.Command().CombinedOutput()
+	if err == nil {
+		t.Fatal("a second process runs on the same data dir")
+	}
+	if got := string(out); !containsAll(got, "in use by another process", "--data-dir") {
+		t.Fatalf("refusal does not say what to do: %s", got)
+	}
+	createTopic(t, n, "after", 1, nil)
+}
+
+func containsAll(s string, parts ...string) bool {
+	for _, p := range parts {
+		found := false
+		for i := 0; i+len(p) <= len(s); i++ {
+			if s[i:i+len(p)] == p {
+				found = true
+				break
+			}
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
