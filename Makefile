@@ -4,7 +4,7 @@ BIN     := bin/firn
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: up build test unit vet lint integration verify bench golden image clean help
+.PHONY: up build test unit integration clients verify image clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,11 +24,15 @@ unit: ## race-enabled unit tests only
 integration: build ## integration tests only (needs scripts/docker.sh and scripts/tools.sh to have run)
 	FIRN_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./integration/...
 
-verify: build ## the full counts, in parts that can be run one by one: make verify PART=crash
-	./scripts/verify.sh $(PART)
+clients: build ## the matrix of unmodified clients (fails where this build has no groups and no bucket yet)
+	./integration/clients/setup.sh
+	FIRN_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./integration/clients
 
-bench: build ## firn beside Apache Kafka in the same run
-	./scripts/bench.sh $(ARGS)
+verify: build ## the full count of kills: 200 in each durability mode
+	FIRN_TEST_KILLS=400 FIRN_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) test -v -count=1 -timeout 60m -run TestKillKeepsAcknowledged ./integration/spine
+
+image: ## the FROM scratch container image
+	./scripts/image.sh
 
 clean:
 	rm -rf bin

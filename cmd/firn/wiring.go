@@ -52,8 +52,8 @@ func (n *node) kafkaAddrs() string {
 }
 
 // startNode starts everything, or nothing.
-func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (n *node, err error) {
-	n = &node{logger: logger}
+func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, err error) {
+	n := &node{logger: logger}
 	n.notReady("starting")
 	defer func() {
 		if err != nil {

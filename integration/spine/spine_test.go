@@ -113,7 +113,7 @@ func TestKillKeepsAcknowledged(t *testing.T) {
 			createTopic(t, n, "t", 4, map[string]string{"firn.durability": durability, "segment.bytes": "1048576"})
 			l := ledger.New()
 			cl := client(t, n, kgo.DefaultProduceTopic("t"), kgo.ProducerLinger(0), kgo.RecordRetries(1<<20), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
-				kgo.ProduceRequestTimeout(5*time.Second), kgo.DialTimeout(time.Second), kgo.MaxProduceRequestsInflightPerBroker(5))
+				kgo.ProduceRequestTimeout(5*time.Second), kgo.DialTimeout(time.Second))
 			var inFlight, sent atomic.Int64
 			ctx, stop := context.WithCancel(context.Background())
 			var wg sync.WaitGroup
