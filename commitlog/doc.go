@@ -31,9 +31,9 @@
 // A bad batch below it is damage: the log refuses to open rather than drop what
 // may be committed.
 //
-// Lock order: Log.appending (serialises everything that changes the log), then
-// Log.mu (the segment list and small state), then Files.mu. Neither Log lock is
-// held across a sync. Reads take no Log lock for their I/O.
+// Lock order: Log.flushing (one flush at a time), Log.appending (serialises everything that changes the
+// log), then the small ones: checkpointer.mu, index.mu, epochCache.mu, Files.mu. Only
+// Log.flushing is held across a sync. Reads take no Log lock for their I/O.
 //
 // Read log.go for the type, then segment.go, append.go, producers.go, read.go,
 // flusher.go, checkpoint.go, recover.go and trim.go.

@@ -91,6 +91,9 @@ func (l *Log) flushHeld(force bool) error {
 	if p := l.offline.Load(); p != nil {
 		return *p
 	}
+	if l.filesClosed {
+		return ErrClosed
+	}
 	l.appending.Lock()
 	end, active := l.end.Load(), l.active()
 	at := position{synced: end, segment: active.base, pos: active.size.Load()}

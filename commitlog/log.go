@@ -149,6 +149,7 @@ type Log struct {
 	onSynced      atomic.Pointer[func(int64)]
 	offline       atomic.Pointer[error]
 	closed        atomic.Bool
+	filesClosed   bool // guarded by flushing: a flush that was queued comes too late
 	syncWaiters   sync.Mutex
 	syncWaitersCh chan struct{} // closed and replaced whenever synced moves or the log fails
 }
@@ -272,11 +273,12 @@ func (l *Log) Close(clean bool) error {
 	} else if p := l.offline.Load(); p != nil {
 		err = *p
 	}
-	l.appending.Lock()
-	defer l.appending.Unlock()
-	l.wakeSyncWaiters()
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	l.filesClosed = true
+	l.wakeSyncWaiters()
 	for _, s := range *l.segments.Load() {
 		err = errors.Join(err, s.close())
 	}

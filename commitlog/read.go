@@ -27,13 +27,11 @@ func find(segs []*segment, offset int64) int {
 //
 // Errors: ErrBelowLocal, ErrOffsetOutOfRange, ErrDamaged, or the disk's.
 func (l *Log) Read(offset, upTo int64, maxBytes int, minOne bool) (Slice, error) {
-	for {
-		s, err := l.read(offset, upTo, maxBytes, minOne)
-		if err != nil && offset < l.LocalStart() {
-			return Slice{}, ErrBelowLocal // it was deleted under the read
-		}
-		return s, err
+	s, err := l.read(offset, upTo, maxBytes, minOne)
+	if err != nil && offset < l.LocalStart() {
+		return Slice{}, ErrBelowLocal // it was deleted under the read
 	}
+	return s, err
 }
 
 func (l *Log) read(offset, upTo int64, maxBytes int, minOne bool) (Slice, error) {

@@ -71,12 +71,11 @@ type jobKey struct {
 
 // job brings one chunk into the cache. Its fields are guarded by coldReader.mu.
 type job struct {
-	key    jobKey
-	over   bool
-	err    error     // when over
-	at     time.Time // when it ended
-	subs   map[chan<- struct{}]struct{}
-	queued bool
+	key  jobKey
+	over bool
+	err  error     // when over
+	at   time.Time // when it ended
+	subs map[chan<- struct{}]struct{}
 }
 
 // failedFor is how long a failure waits for its requester to come again.

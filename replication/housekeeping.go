@@ -19,7 +19,7 @@ func (m *Manager) housekeeping() {
 		case <-t.C:
 			now := m.cfg.Now()
 			m.Each(func(p *Partition) {
-				if err := p.keepHouse(now); err != nil {
+				if err := p.keepHouse(now, m.cfg.Archive != nil); err != nil {
 					p.logger.Warn("housekeeping failed", "event", "housekeeping_failed", "err", err)
 				}
 			})
@@ -27,7 +27,7 @@ func (m *Manager) housekeeping() {
 	}
 }
 
-func (p *Partition) keepHouse(now time.Time) error {
+func (p *Partition) keepHouse(now time.Time, archived bool) error {
 	if _, leading := p.Leadership(); !leading {
 		return nil
 	}
@@ -35,7 +35,7 @@ func (p *Partition) keepHouse(now time.Time) error {
 		return err
 	}
 	cfg := p.Config()
-	if cfg.RemoteEnabled {
+	if archived && cfg.RemoteEnabled {
 		return nil
 	}
 	if cfg.CleanupDelete() {

@@ -99,7 +99,13 @@ func newPartition(tp metadata.TopicPartition, l *commitlog.Log, cfg *metadata.To
 	// watermark from the log it is about to lead with.
 	p.hw.Store(l.Start())
 	p.lso.Store(l.Start())
-	l.OnSynced(func(int64) { p.advance() })
+	l.OnSynced(func(int64) {
+		if l.Err() != nil {
+			p.failOffline()
+			return
+		}
+		p.advance()
+	})
 	return p
 }
 
