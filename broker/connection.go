@@ -79,6 +79,11 @@ func (c *Conn) Address(b *metadata.Broker) (host string, port int32) {
 	if e, ok := b.Endpoint(c.listener.Name); ok && e.Host != "" {
 		return e.Host, e.Port
 	}
+	// The client is connected to us; where it would reach another broker, only
+	// that broker's registration knows.
+	if b.Node != c.s.cfg.NodeID {
+		return "", 0
+	}
 	host, port, err := splitHostPort(c.nc.LocalAddr().String())
 	if err != nil {
 		return "", 0
@@ -272,6 +277,17 @@ func (c *Conn) header(r *Request, p []byte) ([]byte, error) {
 
 // send writes an answer that is ready and has none before it, else queues it.
 func (c *Conn) send(a *answer, writer *sync.WaitGroup) error {
+	if a.close {
+		// Nothing is read after it, and what was asked before is answered first.
+		for c.queued.Load() > 0 {
+			select {
+			case <-c.drained:
+			case <-c.ctx.Done():
+				return errQuiet
+			}
+		}
+		return errors.New("a request that wants no answer failed")
+	}
 	if a.ready == nil && c.queued.Load() == 0 {
 		var err error
 		if c.out, err = c.write(a, c.out); cap(c.out) > keepBuffer {
@@ -322,8 +338,14 @@ func (c *Conn) writeInOrder() {
 	}
 }
 
-// write encodes and sends one answer.
-func (c *Conn) write(a *answer, buf []byte) ([]byte, error) {
+// write encodes and sends one answer. A panic of the encoder ends the connection.
+func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.logger.Error("BUG: answer panicked", "event", "answer_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errQuiet
+		}
+	}()
 	m := &c.s.metrics.byKey[a.r.Key]
 	m.n.Inc()
 	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
@@ -343,7 +365,7 @@ func (c *Conn) write(a *answer, buf []byte) ([]byte, error) {
 		}
 	}
 	if a.close {
-		return buf, errors.New("the request asked for no answer and failed")
+		return buf, errQuiet // its handler panicked and said so
 	}
 	return buf, nil
 }

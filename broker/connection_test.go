@@ -15,6 +15,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
+
+	"github.com/firnlog/firn/metadata"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/protocol.md")
@@ -23,7 +25,7 @@ var update = flag.Bool("update", false, "rewrite docs/protocol.md")
 // handler needs any.
 func listen(t testing.TB, log io.Writer) (*Server, string) {
 	t.Helper()
-	s := New(Config{Now: time.Now, Logger: slog.New(slog.NewTextHandler(log, nil)), MaxRequestBytes: 1 << 20})
+	s := New(Config{NodeID: 1, Now: time.Now, Logger: slog.New(slog.NewTextHandler(log, nil)), MaxRequestBytes: 1 << 20, MaxConnectionsPerIP: 2})
 	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -178,6 +180,25 @@ func TestHostileBytesEndTheConnection(t *testing.T) {
 	}
 }
 
+// TestOnlyThisBrokerIsWhereTheClientCame checks the address of a broker that
+// advertises nothing: ours is where the client came to, another's is unknown.
+func TestOnlyThisBrokerIsWhereTheClientCame(t *testing.T) {
+	s, addr := listen(t, io.Discard)
+	defer s.Close()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	c := &Conn{s: s, nc: nc, listener: Listener{Name: "T"}}
+	if host, port := c.Address(&metadata.Broker{Node: 1}); host != "127.0.0.1" || port == 0 {
+		t.Errorf("this broker is at %s:%d", host, port)
+	}
+	if host, _ := c.Address(&metadata.Broker{Node: 2}); host != "" {
+		t.Errorf("another broker is advertised as %s", host)
+	}
+}
+
 // safeBuffer is a bytes.Buffer for one writer at a time, guarded by the log handler;
 // it is read after the server has closed.
 type safeBuffer struct{ bytes.Buffer }
@@ -186,7 +207,6 @@ type safeBuffer struct{ bytes.Buffer }
 func TestTooManyConnectionsAreRefused(t *testing.T) {
 	s, addr := listen(t, io.Discard)
 	defer s.Close()
-	s.cfg.MaxConnectionsPerIP = 2
 	var conns []net.Conn
 	for range 3 {
 		c, err := net.Dial("tcp", addr)

@@ -73,9 +73,14 @@ func New(cfg Config) *Server {
 // Serve accepts on b until Close. It returns at once.
 func (s *Server) Serve(b *Bound) {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		b.ln.Close()
+		return
+	}
 	s.bound = append(s.bound, b)
-	s.mu.Unlock()
 	s.wg.Add(1)
+	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
 		for {
@@ -99,7 +104,6 @@ func (s *Server) Serve(b *Bound) {
 // admit starts a connection, or refuses it when there are too many.
 func (s *Server) admit(b *Bound, nc net.Conn) {
 	ip, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
-	c := newConn(s, b.Listener, nc)
 	s.mu.Lock()
 	if s.closed || len(s.conns) >= s.cfg.MaxConnections || s.perIP[ip] >= s.cfg.MaxConnectionsPerIP {
 		s.mu.Unlock()
@@ -107,6 +111,7 @@ func (s *Server) admit(b *Bound, nc net.Conn) {
 		nc.Close()
 		return
 	}
+	c := newConn(s, b.Listener, nc)
 	s.conns[c] = struct{}{}
 	s.perIP[ip]++
 	s.mu.Unlock()
