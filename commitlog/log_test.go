@@ -582,6 +582,22 @@ func TestResetContinuesTheBucket(t *testing.T) {
 	}
 }
 
+// TestStartNeverHidesLaterRecords raises the start over records that a power cut
+// then takes, appends anew, and looks for the new ones.
+func TestStartNeverHidesLaterRecords(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, disk.OS(), dir, func(c *Config) { c.SegmentBytes = 1 << 20 })
+	for i := range 10 {
+		mustAppend(t, l, 1, batch(i, 1))
+	}
+	if err := l.SetStart(10); err != nil {
+		t.Fatal(err)
+	}
+	if l.SyncedEnd() < 10 {
+		t.Fatalf("the durable start 10 is above the synced end %d", l.SyncedEnd())
+	}
+}
+
 func FuzzDecoders(f *testing.F) {
 	f.Add(encodeEpochs([]EpochStart{{1, 0}, {2, 5}}))
 	f.Add(encodeSnapshot(9, []ProducerState{{ID: 1, TxnFirst: -1, Batches: []SeqRange{{0, 1, 2, 3, 4}}}}))

@@ -96,6 +96,7 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	}
 	l.end.Store(end)
 	l.start.Store(min(k.start, end))
+	l.ckpt.last.start = l.start.Load()
 	l.localStart.Store((*l.segments.Load())[0].base)
 	l.start.Store(max(l.start.Load(), 0))
 	l.hw.Store(k.hw)
@@ -238,6 +239,10 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, rebuild *bool) error {
 		return nil
 	}
 	*rebuild = true
+	if at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, k.segment); err == nil && at == k.segment {
+		l.producers.Store(restoreProducers(list)) // scan folds on from the segment's beginning
+		return nil
+	}
 	p, from := newProducers(), 0
 	for j := len(segs) - 1; j >= 0; j-- {
 		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, segs[j].base)

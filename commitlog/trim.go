@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/firnlog/firn/internal/disk"
 )
 
 // SetStart raises the log start, durably; a lower offset changes nothing. The
@@ -15,6 +17,13 @@ func (l *Log) SetStart(offset int64) error {
 	}
 	if offset > l.End() {
 		return ErrOffsetOutOfRange
+	}
+	// A durable start above the synced end would, after a power cut, hide the
+	// records that are appended below it then.
+	if offset > l.SyncedEnd() {
+		if err := l.flush(false); err != nil {
+			return err
+		}
 	}
 	var raised bool
 	err := l.ckpt.update(func(c *checkpoint) {
@@ -128,9 +137,11 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	l.start.Store(max(l.start.Load(), start))
 	snap := int64(noSnapshot)
 	if len(producers) > 0 {
-		if err := l.writeSnapshot(end, producers); err == nil {
-			snap = end
+		// The older batches go: only this file has the fold from now on.
+		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(end)), encodeSnapshot(end, producers)); err != nil {
+			return l.fail(err)
 		}
+		snap = end
 	}
 	err = l.ckpt.update(func(c *checkpoint) {
 		c.synced, c.segment, c.pos, c.snapshot, c.localStart = end, end, 0, snap, end

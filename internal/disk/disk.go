@@ -7,7 +7,7 @@
 // a second call says nil ("fsyncgate"): a failed sync is final for the file. And
 // a create, rename or remove is durable only after SyncDir of its folder.
 //
-// Read disk.go for the seam, os.go, counting.go, then sim.go for the power cuts.
+// Read disk.go for the seam, then os.go and counting.go.
 package disk
 
 import (
