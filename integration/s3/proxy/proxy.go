@@ -274,11 +274,11 @@ func (m *meter) Write(b []byte) (int, error) {
 	if cut {
 		b = b[:m.left]
 	}
+	// Counted before the write: a client may have read the last byte, and asked
+	// for the counts, before this goroutine runs again.
+	m.count(len(b))
 	n, err := m.ResponseWriter.Write(b)
-	m.p.down.Add(int64(n))
-	if m.object && m.status < 300 {
-		m.p.getBytes.Add(int64(n))
-	}
+	m.count(n - len(b))
 	if m.left >= 0 {
 		m.left -= int64(n)
 	}
@@ -286,6 +286,13 @@ func (m *meter) Write(b []byte) (int, error) {
 		err = errCut // the reverse proxy closes the connection
 	}
 	return n, err
+}
+
+func (m *meter) count(n int) {
+	m.p.down.Add(int64(n))
+	if m.object && m.status < 300 {
+		m.p.getBytes.Add(int64(n))
+	}
 }
 
 // Unwrap lets the reverse proxy flush.
