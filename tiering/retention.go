@@ -1,0 +1,296 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/firnlog/firn/commitlog"
+	"github.com/firnlog/firn/metadata"
+	"github.com/firnlog/firn/objectstore"
+	"github.com/firnlog/firn/tiering/format"
+)
+
+// expire applies total retention over both tiers and tells the head about the
+// log start, wherever that came from (DeleteRecords, too). The log start goes
+// first and durably: a crash in between leaves objects, never a hole.
+func (ar *Archive) expire(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) error {
+	if err := ar.raiseExpired(cfg, now, ar.head, ar.partEntries(ctx)); err != nil {
+		return err
+	}
+	if err := ar.trimPart(ctx); err != nil {
+		return err
+	}
+	logStart, _, _ := ar.src.Offsets()
+	if ar.head.LogStart >= logStart && ar.head.Start() >= min(logStart, ar.head.End) || ar.head.Start() >= logStart {
+		return nil
+	}
+	if ar.head.LogStart >= logStart && !ar.buriable(ar.head) {
+		return nil
+	}
+	return ar.commit(ctx, func(*format.Head) error { return nil })
+}
+
+// raiseExpired raises the log start over what retention.ms and retention.bytes
+// let go: objects first, then local segments that never reached the bucket.
+// entries reads the entries of a part; without it parts only go as a whole.
+func (ar *Archive) raiseExpired(cfg *metadata.TopicConfig, now time.Time, h *format.Head, entries ...func(*format.PartRef) ([]format.Entry, error)) error {
+	logStart, localStart, _ := ar.src.Offsets()
+	if h != nil && !cfg.RemoteEnabled && cfg.RemoteDeleteOnDisable && h.Start() < h.End {
+		// Tiering was switched off and its data is to go (KIP-950).
+		return ar.src.RaiseLogStart(max(logStart, min(localStart, h.End)))
+	}
+	if !cfg.CleanupDelete() || cfg.RetentionMs < 0 && cfg.RetentionBytes < 0 {
+		return nil
+	}
+	segs := ar.src.Segments()
+	// Kafka's rule: an active segment whose every record has expired is rolled,
+	// so that it can go.
+	if n := len(segs); n > 0 && !segs[n-1].Sealed && segs[n-1].Bytes > 0 && segmentExpired(segs[n-1], cfg.RetentionMs, now) {
+		if err := ar.src.Roll(); err != nil {
+			return err
+		}
+		segs = ar.src.Segments()
+	}
+	w := expiry{cfg: cfg, now: now, total: ar.totalBytes(h, segs), below: logStart}
+	err := w.walk(h, segs, ar.uploadEnd(), entries...)
+	if err != nil {
+		return err
+	}
+	if w.below > logStart {
+		if err := ar.src.RaiseLogStart(w.below); err != nil {
+			return err
+		}
+		ar.logger.Debug("retention raised the log start", "event", "retention", "offset", w.below)
+	}
+	return nil
+}
+
+func (ar *Archive) uploadEnd() int64 {
+	_, _, end := ar.src.Offsets()
+	return end
+}
+
+// hasExpired says, from memory alone, whether retention may have something to do.
+func (ar *Archive) hasExpired(cfg *metadata.TopicConfig, now time.Time, h *format.Head) bool {
+	logStart, localStart, _ := ar.src.Offsets()
+	if h != nil && !cfg.RemoteEnabled && cfg.RemoteDeleteOnDisable && h.Start() < h.End {
+		return logStart < min(localStart, h.End)
+	}
+	if !cfg.CleanupDelete() || cfg.RetentionMs < 0 && cfg.RetentionBytes < 0 {
+		return false
+	}
+	segs := ar.src.Segments()
+	if n := len(segs); n > 0 && !segs[n-1].Sealed && segs[n-1].Bytes > 0 && segmentExpired(segs[n-1], cfg.RetentionMs, now) {
+		return true
+	}
+	w := expiry{cfg: cfg, now: now, total: ar.totalBytes(h, segs), below: logStart}
+	if h != nil && len(h.Parts) > 0 {
+		// Its entries are not in memory: the oldest of them may have expired.
+		p := &h.Parts[0]
+		if w.old(p.MinTs) || w.big(p.Bytes/p.Count) {
+			return true
+		}
+	}
+	w.walk(h, segs, ar.uploadEnd()) // reads nothing, cannot fail
+	return w.below > logStart
+}
+
+// totalBytes is the size of the log over both tiers, each byte counted once.
+func (ar *Archive) totalBytes(h *format.Head, segs []commitlog.SegmentInfo) (total int64) {
+	var tiered int64
+	if h != nil {
+		tiered = h.End
+		for i := range h.Parts {
+			total += h.Parts[i].Bytes
+		}
+		for i := range h.Entries {
+			total += h.Entries[i].Bytes
+		}
+	}
+	for _, s := range segs {
+		switch {
+		case s.Base >= tiered:
+			total += s.Bytes
+		case s.End > tiered: // in part, by its share of offsets
+			total += int64(float64(s.Bytes) * float64(s.End-tiered) / float64(s.End-s.Base))
+		}
+	}
+	return total
+}
+
+// expiry walks the log from its start and stops at the first thing that stays.
+type expiry struct {
+	cfg   *metadata.TopicConfig
+	now   time.Time
+	total int64 // bytes of what has not been passed
+	below int64 // everything below may go
+}
+
+func (w *expiry) old(maxTs int64) bool {
+	return w.cfg.RetentionMs >= 0 && maxTs >= 0 && maxTs < w.now.UnixMilli() && w.now.UnixMilli()-maxTs > w.cfg.RetentionMs
+}
+
+func (w *expiry) big(bytes int64) bool {
+	return w.cfg.RetentionBytes >= 0 && w.total-bytes >= w.cfg.RetentionBytes
+}
+
+func (w *expiry) pass(end, bytes int64) {
+	w.below = max(w.below, end)
+	w.total -= bytes
+}
+
+func (w *expiry) entry(e *format.Entry) (stays bool) {
+	newest := e.MaxTs
+	if newest < 0 {
+		newest = e.CreatedMs
+	}
+	if e.End > w.below && !w.old(newest) && !w.big(e.Bytes) {
+		return true
+	}
+	w.pass(e.End, e.Bytes)
+	return false
+}
+
+func (w *expiry) walk(h *format.Head, segs []commitlog.SegmentInfo, hw int64, entries ...func(*format.PartRef) ([]format.Entry, error)) error {
+	var tiered int64
+	if h != nil {
+		tiered = h.End
+		for i := range h.Parts {
+			p := &h.Parts[i]
+			if p.To <= w.below || w.old(p.MaxTs) || w.big(p.Bytes) {
+				w.pass(p.To, p.Bytes)
+				continue
+			}
+			if len(entries) == 0 {
+				return nil
+			}
+			es, err := entries[0](p)
+			if err != nil {
+				return err
+			}
+			for j := range es {
+				if w.entry(&es[j]) {
+					return nil
+				}
+			}
+		}
+		for i := range h.Entries {
+			if w.entry(&h.Entries[i]) {
+				return nil
+			}
+		}
+	}
+	for _, s := range segs {
+		if s.End <= tiered {
+			continue
+		}
+		if !s.Sealed || s.End > hw || s.End > w.below && !segmentExpired(s, w.cfg.RetentionMs, w.now) && !w.big(s.Bytes) {
+			return nil
+		}
+		w.pass(s.End, s.Bytes)
+	}
+	return nil
+}
+
+// segmentExpired says whether every record of s is older than retentionMs.
+// Records without a timestamp are as old as the segment's first append.
+func segmentExpired(s commitlog.SegmentInfo, retentionMs int64, now time.Time) bool {
+	if retentionMs < 0 {
+		return false
+	}
+	newest := s.MaxTs
+	if newest < 0 {
+		newest = s.FirstAppend.UnixMilli()
+	}
+	return newest < now.UnixMilli() && now.UnixMilli()-newest > retentionMs
+}
+
+// deletableLocally is the offset below which whole local segments may go: past
+// local retention and in the bucket, as far as memory knows, or below the log
+// start.
+func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h *format.Head) int64 {
+	logStart, localStart, _ := ar.src.Offsets()
+	segs := ar.src.Segments()
+	var total, tiered int64
+	for _, s := range segs {
+		total += s.Bytes
+	}
+	if h != nil && cfg.RemoteEnabled {
+		tiered = h.End
+	}
+	below := localStart
+	for _, s := range segs {
+		if !s.Sealed {
+			break
+		}
+		expired := s.End <= tiered && (segmentExpired(s, cfg.LocalRetentionMs, now) || cfg.LocalRetentionBytes >= 0 && total-s.Bytes >= cfg.LocalRetentionBytes)
+		if s.End > logStart && !expired {
+			break
+		}
+		total -= s.Bytes
+		below = s.End
+	}
+	return below
+}
+
+// deleteLocal lets local segments go, on fresh evidence: the head is read again,
+// and the store is asked for every object that covers them (SAFETY 13).
+func (ar *Archive) deleteLocal(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) error {
+	below := ar.deletableLocally(cfg, now, ar.head)
+	logStart, localStart, _ := ar.src.Offsets()
+	if below <= localStart {
+		return nil
+	}
+	if below > logStart {
+		proved, err := ar.prove(ctx, max(localStart, logStart), below)
+		if err != nil {
+			return err
+		}
+		below = max(proved, min(below, logStart))
+	}
+	if below <= localStart {
+		return nil
+	}
+	bytes, err := ar.src.DeleteLocal(below)
+	if err != nil {
+		return fmt.Errorf("delete local segments below %d: %w", below, err)
+	}
+	ar.logger.Debug("local segments are gone", "event", "local_deleted", "offset", below, "bytes", bytes)
+	return nil
+}
+
+// prove returns up to where [from, to) is in the bucket, certainly and now.
+func (ar *Archive) prove(ctx context.Context, from, to int64) (int64, error) {
+	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	if err != nil {
+		return 0, err
+	}
+	if h == nil || etag != ar.etag || h.Nonce != ar.head.Nonce {
+		ar.claimed, ar.loaded = false, false
+		return 0, fmt.Errorf("%w: before a local deletion", errConflict)
+	}
+	if err := ar.check(); err != nil {
+		return 0, err
+	}
+	at := from
+	err = ar.each(ctx, h, from, func(e *format.Entry) (bool, error) {
+		if e.Base > at || at >= to {
+			return false, nil
+		}
+		err := ar.a.verify(ctx, ar.a.key(ar.tp, e), e)
+		if errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, errDamaged) {
+			if rerr := ar.repair(ctx, *e, err); rerr != nil {
+				return false, rerr
+			}
+			return false, fmt.Errorf("%w: object [%d, %d) was repaired", errConflict, e.Base, e.End)
+		}
+		if err != nil {
+			return false, fmt.Errorf("prove that [%d, %d) is in the bucket: %w", e.Base, e.End, err)
+		}
+		at = e.End
+		return at < to, nil
+	})
+	return at, err
+}

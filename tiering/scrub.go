@@ -1,0 +1,154 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/firnlog/firn/objectstore"
+	"github.com/firnlog/firn/tiering/format"
+)
+
+// scrub compares the partition's folder with its manifest. Objects that no
+// manifest names are buried when named objects cover all their offsets, or they
+// lie below the log start; others are reported and left (SAFETY 10). Named
+// objects that are missing or changed are written again from the local log, when
+// it still has them.
+func (ar *Archive) scrub(ctx context.Context) error {
+	if ar.head == nil || !ar.claimed {
+		return nil
+	}
+	// The listing comes first: what is uploaded after it is not in it.
+	found := map[string]objectstore.Info{}
+	for info, err := range ar.a.bucket.List(ctx, ar.folder) {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", ar.folder, err)
+		}
+		found[strings.TrimPrefix(info.Key, ar.folder)] = info
+	}
+	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	if err != nil {
+		return err
+	}
+	if h == nil || etag != ar.etag || h.Nonce != ar.head.Nonce {
+		ar.claimed, ar.loaded = false, false
+		return fmt.Errorf("%w: before a scrub", errConflict)
+	}
+	var lost []format.Entry
+	err = ar.each(ctx, h, 0, func(e *format.Entry) (bool, error) {
+		if e.Key != "" {
+			return true, nil // elsewhere in the store: not this folder's
+		}
+		info, ok := found[e.Name()]
+		if !ok || info.Size != e.Size || info.ETag != e.ETag {
+			lost = append(lost, *e)
+		}
+		delete(found, e.Name())
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	delete(found, format.HeadName)
+	for i := range h.Parts {
+		delete(found, h.Parts[i].Name())
+	}
+	if err := ar.forgetBuried(ctx, h, found); err != nil {
+		return err
+	}
+	if err := ar.buryOrphans(ctx, h, found); err != nil {
+		return err
+	}
+	for _, e := range lost {
+		// A listing can be older than the head: ask again.
+		err := ar.a.verify(ctx, ar.a.key(ar.tp, &e), &e)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, objectstore.ErrNotFound) && !errors.Is(err, errDamaged) {
+			return err
+		}
+		if err := ar.repair(ctx, e, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetBuried takes what lies in graves out of found.
+func (ar *Archive) forgetBuried(ctx context.Context, h *format.Head, found map[string]objectstore.Info) error {
+	keys, err := ar.a.graveKeys(ctx, ar.folder, h, func(*format.Grave) bool { return true })
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		delete(found, strings.TrimPrefix(k, ar.folder))
+	}
+	return nil
+}
+
+func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers map[string]objectstore.Info) error {
+	var graves []format.Grave
+	for name, info := range strangers {
+		n, ok := format.ParseName(name)
+		if !ok {
+			ar.logger.Warn("the bucket has an object that is not ours", "event", "stranger", "key", info.Key)
+			continue
+		}
+		// The head says what is covered: [Start, End) without a gap, verified as
+		// far as the listing shows; below the log start nothing is needed.
+		if n.End > h.End && n.End > h.LogStart {
+			ar.logger.Warn("the bucket has an object that no manifest names, above its end; it is left alone", "event", "uncovered_orphan", "key", info.Key, "end", h.End)
+			continue
+		}
+		if n.Base < h.Start() && n.End > h.LogStart && h.Start() > h.LogStart {
+			ar.logger.Warn("the bucket has an object that no manifest names, below its start; it is left alone", "event", "uncovered_orphan", "key", info.Key, "start", h.Start())
+			continue
+		}
+		graves = append(graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce})
+	}
+	if room := maxGraves - len(h.Graves); len(graves) > max(room, 0) {
+		graves = graves[:max(room, 0)] // the others are found again
+	}
+	if len(graves) == 0 {
+		return nil
+	}
+	ar.logger.Info("objects that no manifest names are buried", "event", "orphans_buried", "objects", len(graves))
+	return ar.commit(ctx, func(h *format.Head) error {
+		h.Graves = append(h.Graves, graves...)
+		return nil
+	})
+}
+
+// repair writes an object again that the store lost or changed, from the local
+// log, and names it in the place of the old one.
+func (ar *Archive) repair(ctx context.Context, e format.Entry, why error) error {
+	_, localStart, _ := ar.src.Offsets()
+	if localStart > e.Base {
+		ar.a.metrics.damaged.Inc()
+		ar.logger.Error("an object of the bucket is lost and no local copy is left", "event", "object_lost", "offset", e.Base, "end", e.End, "key", ar.a.key(ar.tp, &e), "err", why)
+		return fmt.Errorf("%w: object [%d, %d) is lost, restore %s from a backup or an older version: %w", ErrSafeMode, e.Base, e.End, ar.a.key(ar.tp, &e), why)
+	}
+	fresh, err := ar.put(ctx, e.Base, e.End)
+	if err != nil {
+		return fmt.Errorf("repair [%d, %d): %w", e.Base, e.End, err)
+	}
+	if fresh.Base != e.Base || fresh.End != e.End {
+		return fmt.Errorf("repair [%d, %d): the local log has [%d, %d)", e.Base, e.End, fresh.Base, fresh.End)
+	}
+	err = ar.commit(ctx, func(h *format.Head) error {
+		for i := range h.Entries {
+			if h.Entries[i].Nonce == e.Nonce {
+				h.Entries[i] = fresh
+				ar.bury(h, []format.Entry{e})
+				return nil
+			}
+		}
+		return fmt.Errorf("repair [%d, %d): it is named by a part, not by the head", e.Base, e.End)
+	})
+	if err == nil {
+		ar.logger.Warn("an object of the bucket was written again from the local log", "event", "object_repaired", "offset", e.Base, "end", e.End, "err", why)
+	}
+	return err
+}
