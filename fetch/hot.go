@@ -87,7 +87,3 @@ func (r *hotRecords) Release() {
 		r.slice.Release()
 	}
 }
-
-// archive is nil: no tiering.Archive is connected to the cold side yet, so a read
-// below the local start is ErrColdRead.
-func (h hotPartition) archive() archive { return nil }

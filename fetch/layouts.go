@@ -9,6 +9,7 @@ import (
 
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/localcache"
+	"github.com/firnlog/firn/tiering/format"
 )
 
 // partID names a partition for good: a topic that is made again under its old
@@ -22,6 +23,7 @@ type partID struct {
 type object struct {
 	key, etag string
 	base, end int64
+	entry     *format.Entry // the manifest's own, for open
 }
 
 // chunk is one line of an object's chunk table.

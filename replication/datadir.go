@@ -227,3 +227,20 @@ func readFile(fsys disk.FS, name string) ([]byte, error) {
 	}
 	return p, nil
 }
+
+// PeekClusterID reads which cluster a data dir belongs to, without locking or
+// changing anything; "" for a dir that is fresh or not there.
+func PeekClusterID(fsys disk.FS, path string) (string, error) {
+	raw, err := readFile(fsys, filepath.Join(path, metaFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", metaFile, err)
+	}
+	var m DirMeta
+	if err := decodeMeta(raw, &m); err != nil {
+		return "", fmt.Errorf("%s: %w", filepath.Join(path, metaFile), err)
+	}
+	return m.ClusterID, nil
+}

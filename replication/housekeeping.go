@@ -35,7 +35,7 @@ func (p *Partition) keepHouse(now time.Time, archived bool) error {
 		return err
 	}
 	cfg := p.Config()
-	if archived && cfg.RemoteEnabled {
+	if archived && cfg.RemoteRead {
 		return nil
 	}
 	if cfg.CleanupDelete() {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -87,6 +89,7 @@ type Manager struct {
 		sync.RWMutex
 		byID    map[metadata.TopicID]map[int32]*replica
 		byName  map[string]metadata.TopicID
+		leaving map[metadata.TopicID]int // replicas that are being removed
 		closed  bool
 		settled bool // every partition of the first image was opened or failed
 	}
@@ -116,6 +119,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.mu.byID = map[metadata.TopicID]map[int32]*replica{}
 	m.mu.byName = map[string]metadata.TopicID{}
+	m.mu.leaving = map[metadata.TopicID]int{}
 	return m, nil
 }
 
@@ -333,6 +337,7 @@ func (m *Manager) reconcile() {
 		}
 		for _, r := range parts {
 			gone = append(gone, r)
+			m.mu.leaving[id]++
 		}
 		delete(m.mu.byID, id)
 	}
@@ -344,6 +349,11 @@ func (m *Manager) reconcile() {
 	m.mu.Unlock()
 	for _, r := range gone {
 		m.remove(r)
+		m.mu.Lock()
+		if m.mu.leaving[r.tp.TopicID]--; m.mu.leaving[r.tp.TopicID] == 0 {
+			delete(m.mu.leaving, r.tp.TopicID)
+		}
+		m.mu.Unlock()
 	}
 	if len(opened) > 0 {
 		m.logger.Debug("opening partitions", "event", "partitions_opening", "count", len(opened))
@@ -359,4 +369,24 @@ func (m *Manager) remove(r *replica) {
 		return
 	}
 	m.logger.Info("partition removed", "event", "partition_removed", "topic", r.tp.Topic, "partition", r.tp.Partition, "topic_id", fmt.Sprintf("%x", r.tp.TopicID))
+}
+
+// Gone says whether nothing is left here of a deleted topic. It removes what a
+// removal that was cut short left behind.
+func (m *Manager) Gone(id metadata.TopicID) (bool, error) {
+	m.mu.RLock()
+	held := len(m.mu.byID[id]) > 0 || m.mu.leaving[id] > 0
+	m.mu.RUnlock()
+	if held || !m.cfg.Cluster.Image().Tombstoned(id) {
+		return false, nil
+	}
+	for _, d := range m.cfg.Dirs {
+		if err := d.FS.RemoveAll(topicDir(d, id)); err != nil {
+			return false, err
+		}
+		if err := d.FS.SyncDir(filepath.Join(d.Path, logFolder)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return true, nil
 }

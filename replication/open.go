@@ -117,7 +117,7 @@ func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commit
 	minEpoch := lastEpoch(p.log)
 	everLed := known && state.LeaderEpoch >= 0
 	unclean := !r.dir.Clean || rec.CutAt >= 0
-	if m.cfg.Archive != nil && p.Config().RemoteEnabled && everLed && (unclean || p.log.End() == p.log.Start()) {
+	if m.cfg.Archive != nil && p.Config().RemoteRead && everLed && (unclean || p.log.End() == p.log.Start()) {
 		t, ok, err := m.cfg.Archive.Recover(ctx, r.tp)
 		if err != nil {
 			return fmt.Errorf("read the head in the bucket: %w", err)

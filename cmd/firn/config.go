@@ -25,6 +25,9 @@ type Config struct {
 	Listener    []string `mapstructure:"listener"`
 	AdminAddr   string   `mapstructure:"admin-addr"`
 	AdminRemote bool     `mapstructure:"admin-remote"`
+	Bucket      string   `mapstructure:"bucket"`
+	CacheSize   string   `mapstructure:"cache-size"`
+	UploadRate  string   `mapstructure:"upload-rate"`
 	Cluster     string   `mapstructure:"cluster"`
 	MemoryLimit string   `mapstructure:"memory-limit"`
 	Ephemeral   bool     `mapstructure:"ephemeral"`
@@ -40,6 +43,9 @@ func upFlags(f *pflag.FlagSet) {
 	f.StringArray("listener", nil, "NAME=HOST:PORT[;advertise=HOST:PORT][;protocol=PLAINTEXT], repeatable; replaces --kafka-addr")
 	f.String("admin-addr", "127.0.0.1:9644", "HOST:PORT of /readyz, /livez, /metrics and /debug/pprof")
 	f.Bool("admin-remote", false, "allow an --admin-addr that is not loopback (metrics and profiles become readable from there)")
+	f.String("bucket", "", "file:///PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&path-style=true&driver=aws|minio (default a folder of the data dir)")
+	f.String("cache-size", "1GiB", "local disk for chunks read back from the bucket")
+	f.String("upload-rate", "", "bytes per second for uploads, such as 50MiB (default no limit)")
 	f.String("cluster", "firn", "name of the cluster")
 	f.String("memory-limit", "", "soft limit of the process's memory, such as 2GiB (default 60% of the cgroup's or the machine's)")
 	f.Bool("ephemeral", false, "keep everything in a fresh temporary folder and remove it on exit")
@@ -141,6 +147,12 @@ func (c *Config) validate() error {
 		if _, err := parseSize(c.MemoryLimit); err != nil {
 			fail("--memory-limit: %w", err)
 		}
+	}
+	if _, err := parseSize(c.CacheSize); err != nil {
+		fail("--cache-size: %w", err)
+	}
+	if _, err := optionalSize(c.UploadRate); err != nil {
+		fail("--upload-rate: %w", err)
 	}
 	for _, kv := range c.Set {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

@@ -20,7 +20,7 @@ import (
 func newConsume() *cobra.Command {
 	c := &cobra.Command{
 		Use: "consume TOPIC...", Short: "Read records, from either tier", Args: cobra.MinimumNArgs(1),
-		Example: "  firn topic consume orders -o start -n 10\n  firn topic consume orders -o @-1h:end -f '%p %o %k %v\\n'\n  firn topic consume orders -g billing",
+		Example: "  firn topic consume orders -O start -n 10\n  firn topic consume orders -O @-1h:end -f '%p %o %k %v\\n'\n  firn topic consume orders -g billing",
 	}
 	offset := c.Flags().StringP("offset", "O", "start", "where to read: start, end, :end, N, N1-N2, N:end, +N, -N, @T, @T1:T2")
 	num := c.Flags().Int64P("num", "n", 0, "stop after this many records")

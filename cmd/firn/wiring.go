@@ -21,9 +21,12 @@ import (
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/fetch"
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/localcache"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/metadata/jetstream"
+	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/replication"
+	"github.com/firnlog/firn/tiering"
 )
 
 // nodeID is this node's broker id: `firn up` is a cluster of one.
@@ -31,16 +34,21 @@ const nodeID = 1
 
 // node is a running broker. Its parts are started bottom-up and closed top-down.
 type node struct {
-	logger  *slog.Logger
-	dir     *replication.DataDir
-	meta    *metadata.Client
-	flusher *commitlog.Flusher
-	manager *replication.Manager
-	reader  *fetch.Reader
-	server  *broker.Server
-	bound   []*broker.Bound
-	admin   *admin.Server
-	ready   atomic.Pointer[string] // why not; nil when ready
+	logger      *slog.Logger
+	dir         *replication.DataDir
+	meta        *metadata.Client
+	flusher     *commitlog.Flusher
+	manager     *replication.Manager
+	bucket      objectstore.Bucket
+	archiver    *tiering.Archiver
+	cache       *localcache.Cache
+	reader      *fetch.Reader
+	server      *broker.Server
+	bound       []*broker.Bound
+	admin       *admin.Server
+	stopJanitor context.CancelFunc
+	janitorDone chan struct{}
+	ready       atomic.Pointer[string] // why not; nil when ready
 }
 
 func (n *node) kafkaAddrs() string {
@@ -69,11 +77,14 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 		return nil, &codedError{exitUsage, err}
 	}
 	fsys := disk.OS()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := n.openBucket(ctx, cfg, fsys, reg); err != nil {
+		return nil, err
+	}
 	if n.dir, err = replication.OpenDataDir(fsys, cfg.DataDir, cfg.Cluster, nodeID); err != nil {
 		return nil, err
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if n.admin, err = admin.Start(admin.Config{Addr: cfg.AdminAddr, Ready: n.readiness, Gatherer: reg, Logger: logger}); err != nil {
 		return nil, err
 	}
@@ -88,10 +99,13 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	if err := n.openMetadata(ctx, cfg, static, fsys, reg); err != nil {
 		return nil, err
 	}
+	if err := n.openTiering(ctx, cfg, fsys, reg); err != nil {
+		return nil, err
+	}
 	n.flusher = commitlog.NewFlusher(4)
 	n.notReady("partitions are being opened")
 	if n.manager, err = replication.NewManager(replication.Config{
-		Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, NodeID: nodeID, Now: time.Now, Logger: logger, Flusher: n.flusher,
+		Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, Archive: archive{n.archiver}, NodeID: nodeID, Now: time.Now, Logger: logger, Flusher: n.flusher,
 		ProducerExpiry: time.Duration(n.meta.Image().BrokerConfig().Int("producer.id.expiration.ms")) * time.Millisecond,
 	}); err != nil {
 		return nil, err
@@ -99,10 +113,16 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	if err := n.manager.Start(ctx); err != nil {
 		return nil, fmt.Errorf("open partitions: %w", err)
 	}
-	if n.reader, err = fetch.New(fetch.Config{Now: time.Now, Logger: logger, Registerer: reg}); err != nil {
+	if n.reader, err = fetch.New(fetch.Config{Cache: n.cache, Bucket: n.bucket, Now: time.Now, Logger: logger, Registerer: reg}); err != nil {
 		return nil, err
 	}
 	n.serve(cfg, reg)
+	jctx, stop := context.WithCancel(context.Background())
+	n.stopJanitor, n.janitorDone = stop, make(chan struct{})
+	go func() {
+		defer close(n.janitorDone)
+		n.janitor(jctx)
+	}()
 	n.ready.Store(nil)
 	return n, nil
 }
@@ -155,7 +175,8 @@ func (n *node) serve(cfg Config, reg prometheus.Registerer) {
 	n.server = broker.New(broker.Config{
 		Admin: &broker.Admin{
 			Metadata: n.meta, NodeID: nodeID, Replicas: replicas{n.manager, cfg.DataDir},
-			Dirs:        []broker.LogDir{{Path: cfg.DataDir, Space: func() (int64, int64, error) { return n.dir.FS.Space(cfg.DataDir) }}},
+			Dirs:       []broker.LogDir{{Path: cfg.DataDir, Space: func() (int64, int64, error) { return n.dir.FS.Space(cfg.DataDir) }}},
+			BucketName: n.bucket.Name(), RemoteBytes: n.remoteBytes,
 			Controller:  func(*metadata.Image) int32 { return nodeID },
 			LeadersWait: time.Second,
 		},
@@ -179,11 +200,26 @@ func (n *node) close() (clean bool) {
 	for _, b := range n.bound {
 		b.Close()
 	}
+	if n.stopJanitor != nil {
+		n.stopJanitor()
+		<-n.janitorDone
+	}
 	if n.reader != nil {
 		n.reader.Close()
 	}
+	if n.cache != nil {
+		if err := n.cache.Close(); err != nil {
+			n.logger.Warn("cache did not close cleanly", "event", "cache_close_failed", "err", err)
+		}
+	}
 	if n.manager != nil {
 		clean = n.manager.Close()
+	}
+	if n.archiver != nil {
+		n.archiver.Close()
+	}
+	if n.bucket != nil {
+		n.bucket.Close()
 	}
 	if n.flusher != nil {
 		n.flusher.Close()
@@ -232,8 +268,6 @@ func staticConfig(cfg Config) (map[string]string, error) {
 	}
 	static := map[string]string{
 		"broker.id": strconv.Itoa(nodeID), "node.id": strconv.Itoa(nodeID), "log.dirs": cfg.DataDir,
-		// Nothing moves to a bucket in this build: topics keep all they have.
-		"firn.remote.storage.enable": "false", "remote.log.storage.system.enable": "false",
 	}
 	maps.Copy(static, given)
 	return metadata.ValidateStatic(static)

@@ -58,6 +58,7 @@ var address = map[string][]string{
 	"github.com/prometheus/":            {"*"},
 	"github.com/klauspost/compress":     {"record", "tiering/format", "metadata"},
 	"github.com/pierrec/lz4":            {"record"},
+	"google.golang.org/protobuf":        {"tiering/format"},
 }
 
 // seams may call the outside world directly; everyone else is given it.

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/localcache"
+	"github.com/firnlog/firn/metadata"
+	"github.com/firnlog/firn/objectstore"
+	"github.com/firnlog/firn/objectstore/open"
+	"github.com/firnlog/firn/replication"
+	"github.com/firnlog/firn/tiering"
+)
+
+// openBucket opens the bucket and refuses one that is another cluster's, before
+// anything is written to it or to the data dir.
+func (n *node) openBucket(ctx context.Context, cfg Config, fsys disk.FS, reg prometheus.Registerer) error {
+	ctx, cancel := ctxTimeout(ctx)
+	defer cancel()
+	id, err := replication.PeekClusterID(fsys, cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	url := cfg.Bucket
+	if url == "" {
+		abs, err := filepath.Abs(cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		if err := fsys.MkdirAll(abs, 0o755); err != nil {
+			return fmt.Errorf("create data dir %s: %w", cfg.DataDir, err)
+		}
+		url = "file://" + filepath.Join(abs, "bucket")
+		n.logger.Warn("the bucket is a folder of the data dir: losing this disk loses both; --bucket names another place", "event", "bucket_shares_disk", "bucket", url)
+	}
+	b, err := open.Open(ctx, url, open.Options{})
+	if err != nil {
+		return err
+	}
+	n.bucket = objectstore.Meter(b, time.Now, reg)
+	if _, err := tiering.Identify(ctx, n.bucket, cfg.Cluster, id, time.Now()); err != nil {
+		return err
+	}
+	return nil
+}
+
+// openTiering starts what works with the bucket: the archiver and the cache.
+func (n *node) openTiering(ctx context.Context, cfg Config, fsys disk.FS, reg prometheus.Registerer) error {
+	ictx, cancel := ctxTimeout(ctx)
+	defer cancel()
+	generation, err := tiering.Identify(ictx, n.bucket, cfg.Cluster, n.dir.Meta.ClusterID, time.Now())
+	if err != nil {
+		return err
+	}
+	memory, err := tiering.OpenMemory(fsys, filepath.Join(cfg.DataDir, "bucket-memory"))
+	if err != nil {
+		return err
+	}
+	rate, err := optionalSize(cfg.UploadRate)
+	if err != nil {
+		return err
+	}
+	if n.archiver, err = tiering.New(tiering.Config{
+		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: generation, NodeID: nodeID, Build: version,
+		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate,
+	}); err != nil {
+		return err
+	}
+	size, err := parseSize(cfg.CacheSize)
+	if err != nil {
+		return err
+	}
+	n.cache, err = localcache.New(localcache.Config{FS: fsys, Dir: filepath.Join(cfg.DataDir, "cache"), MaxBytes: size, Now: time.Now, Logger: n.logger, Registerer: reg})
+	return err
+}
+
+func optionalSize(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	return parseSize(s)
+}
+
+func (n *node) topicInfo(id metadata.TopicID) (tiering.TopicInfo, bool) {
+	t, ok := n.meta.Image().TopicByID(id)
+	if !ok {
+		return tiering.TopicInfo{}, false
+	}
+	return tiering.TopicInfo{Name: t.Name, Partitions: t.Partitions, Configs: t.Configs}, true
+}
+
+// remoteBytes is what the bucket holds of a partition led here.
+func (n *node) remoteBytes(tp metadata.TopicPartition) int64 {
+	p, err := n.manager.Partition(tp.TopicID, tp.Partition)
+	if err != nil {
+		return 0
+	}
+	if a, ok := p.Tier().(*tiering.Archive); ok && a != nil {
+		return a.Usage().Bytes
+	}
+	return 0
+}
+
+// archive adapts tiering.Archiver to replication.Archive.
+type archive struct{ a *tiering.Archiver }
+
+func (a archive) Recover(ctx context.Context, tp metadata.TopicPartition) (replication.Tiered, bool, error) {
+	ctx, cancel := ctxTimeout(ctx)
+	defer cancel()
+	r, ok, err := a.a.Recover(ctx, tp)
+	return replication.Tiered{LogStart: r.LogStart, End: r.End, MaxEpoch: r.Epoch, Epochs: r.Lineage, Producers: r.Producers}, ok, err
+}
+
+func (a archive) Lead(p *replication.Partition) { p.SetTier(a.a.Lead(p)) }
+
+func (a archive) Resign(tp metadata.TopicPartition) { a.a.Resign(tp) }
+
+var _ tiering.Source = (*replication.Partition)(nil)
+
+// headMemory remembers heads on disk, and tells the metadata as a hint.
+type headMemory struct {
+	*tiering.DiskMemory
+	meta *metadata.Client
+}
+
+func hintName(tp metadata.TopicPartition) string {
+	return fmt.Sprintf("head.%x.%d", tp.TopicID, tp.Partition)
+}
+
+func (m headMemory) Generation(tp metadata.TopicPartition) uint64 {
+	var hint uint64
+	_, _ = fmt.Sscanf(string(m.meta.Image().Hint(hintName(tp))), "%d", &hint)
+	return max(hint, m.DiskMemory.Generation(tp))
+}
+
+func (m headMemory) Remember(tp metadata.TopicPartition, generation uint64, end int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := m.meta.PutHint(ctx, hintName(tp), fmt.Appendf(nil, "%d %d", generation, end))
+	return errors.Join(m.DiskMemory.Remember(tp, generation, end), err)
+}
+
+// janitor finishes deletions that metadata only announced: local logs, then the
+// bucket, then the tombstones.
+func (n *node) janitor(ctx context.Context) {
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
+	for sweep := 1; ; sweep++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if _, on := n.meta.SafeMode(); on {
+			continue
+		}
+		for _, dead := range n.meta.Image().Tombstones() {
+			if err := n.bury(ctx, dead); err != nil && ctx.Err() == nil {
+				n.logger.Warn("a deleted topic is not gone yet, trying again", "event", "topic_delete_delayed", "topic", dead.Name, "topic_id", dead.ID.String(), "err", err)
+			}
+		}
+		if sweep%720 == 0 { // once an hour
+			if err := n.meta.SweepTombstones(ctx); err != nil && ctx.Err() == nil {
+				n.logger.Warn("old tombstones stay", "event", "tombstones_stay", "err", err)
+			}
+		}
+	}
+}
+
+func (n *node) bury(ctx context.Context, dead metadata.Tombstone) error {
+	gone, err := n.manager.Gone(dead.ID)
+	if err != nil || !gone {
+		return err
+	}
+	if err := n.meta.MarkReplicasGone(ctx, dead.ID, nodeID); err != nil {
+		return err
+	}
+	if !dead.Bucket {
+		return nil
+	}
+	if done, err := n.archiver.DeleteTopic(ctx, dead.ID); err != nil || !done {
+		return err
+	}
+	return n.meta.MarkBucketGone(ctx, dead.ID)
+}
