@@ -116,6 +116,11 @@ func operations(c Caller, kind kmsg.ACLResourceType, name string) int32 {
 			kmsg.ACLOperationIdempotentWrite, kmsg.ACLOperationAlter, kmsg.ACLOperationDescribe,
 		}
 	}
+	if kind == kmsg.ACLResourceTypeGroup {
+		ops = []kmsg.ACLOperation{
+			kmsg.ACLOperationRead, kmsg.ACLOperationDelete, kmsg.ACLOperationDescribe, kmsg.ACLOperationDescribeConfigs, kmsg.ACLOperationAlterConfigs,
+		}
+	}
 	var set int32
 	for _, op := range ops {
 		if c.Allowed(op, kind, name) {

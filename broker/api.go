@@ -56,11 +56,23 @@ func init() {
 	t[1] = &api{name: "Fetch", min: 4, max: 18, handle: fetchRecords}
 	t[2] = &api{name: "ListOffsets", min: 1, max: 11, handle: listOffsets}
 	t[3] = &api{name: "Metadata", min: 0, max: 13, handle: describeMetadata}
+	t[8] = &api{name: "OffsetCommit", min: 2, max: 10, handle: offsetCommit}
+	t[9] = &api{name: "OffsetFetch", min: 1, max: 10, handle: offsetFetch}
+	t[10] = &api{name: "FindCoordinator", min: 0, max: 6, handle: findCoordinator,
+		note: "groups and transactions; the coordinator of share groups is refused with INVALID_REQUEST"}
+	t[11] = &api{name: "JoinGroup", min: 0, max: 9, handle: joinGroup}
+	t[12] = &api{name: "Heartbeat", min: 0, max: 4, handle: heartbeat}
+	t[13] = &api{name: "LeaveGroup", min: 0, max: 5, handle: leaveGroup}
+	t[14] = &api{name: "SyncGroup", min: 0, max: 5, handle: syncGroup}
+	t[15] = &api{name: "DescribeGroups", min: 0, max: 6, handle: describeGroups}
+	t[16] = &api{name: "ListGroups", min: 0, max: 5, handle: listGroups, note: "all groups are classic"}
 	t[18] = &api{name: "ApiVersions", min: 0, max: 4, handle: apiVersions,
 		note: "any other version is answered in the body of v0 with UNSUPPORTED_VERSION"}
 	t[22] = &api{name: "InitProducerId", min: 0, max: 5, handle: initProducerID,
 		note: "idempotent producers; a transactional id answers COORDINATOR_NOT_AVAILABLE"}
 	t[23] = &api{name: "OffsetForLeaderEpoch", min: 2, max: 4, handle: offsetForLeaderEpoch}
+	t[42] = &api{name: "DeleteGroups", min: 0, max: 3, handle: deleteGroups}
+	t[47] = &api{name: "OffsetDelete", min: 0, max: 0, handle: offsetDelete}
 	for key, v := range AdminVersions {
 		t[key] = &api{name: kmsg.NameForKey(key), min: v[0], max: v[1], handle: administer}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnlog/firn/fetch"
+	"github.com/firnlog/firn/group"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/replication"
 )
@@ -21,6 +22,7 @@ type Config struct {
 	Metadata    *metadata.Client
 	Replication *replication.Manager
 	Fetch       *fetch.Reader
+	Groups      *group.Coordinator
 	Sessions    *fetch.Sessions
 	NodeID      int32
 	Now         func() time.Time

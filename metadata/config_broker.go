@@ -29,7 +29,11 @@ var brokerSpecs = sortSpecs(append(topicFallbacks(), []spec{
 	{name: "offset.metadata.max.bytes", typ: TypeInt, def: "4096", check: atLeast(0), doc: "Longest note on a committed offset."},
 	{name: "offsets.retention.check.interval.ms", typ: TypeLong, def: "600000", check: atLeast(1), doc: "Time between two passes over old offsets."},
 	{name: "offsets.retention.minutes", typ: TypeInt, def: "10080", check: atLeast(1), doc: "How long offsets of an empty group stay."},
-	{name: "offsets.topic.num.partitions", typ: TypeInt, def: "50", check: atLeast(1), doc: "Partitions of __consumer_offsets."},
+	// Not Kafka's 50. A partition of this topic is a journal with a sync of its own,
+	// so on one node more of them only split what one sync could carry, and the
+	// number cannot grow later without moving groups away from their offsets. Eight
+	// leave room to spread groups over the brokers of a small cluster.
+	{name: "offsets.topic.num.partitions", typ: TypeInt, def: "8", check: atLeast(1), doc: "Partitions of __consumer_offsets."},
 	{name: "offsets.topic.replication.factor", typ: TypeShort, def: "3", check: atLeast(1), doc: "Replication factor of __consumer_offsets, at most the brokers there are."},
 	{name: "offsets.topic.segment.bytes", typ: TypeInt, def: "104857600", check: atLeast(1), doc: "Segment size of __consumer_offsets."},
 	{name: "producer.id.expiration.ms", typ: TypeInt, def: "86400000", check: atLeast(1), dynamic: true, doc: "Idle producer ids are forgotten after this time."},

@@ -20,6 +20,7 @@ import (
 	"github.com/firnlog/firn/broker"
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/fetch"
+	"github.com/firnlog/firn/group"
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/localcache"
 	"github.com/firnlog/firn/metadata"
@@ -43,6 +44,7 @@ type node struct {
 	archiver    *tiering.Archiver
 	cache       *localcache.Cache
 	reader      *fetch.Reader
+	groups      *group.Coordinator
 	server      *broker.Server
 	bound       []*broker.Bound
 	admin       *admin.Server
@@ -116,6 +118,12 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	if n.reader, err = fetch.New(fetch.Config{Cache: n.cache, Bucket: n.bucket, Now: time.Now, Logger: logger, Registerer: reg}); err != nil {
 		return nil, err
 	}
+	if n.groups, err = group.New(group.Config{
+		Cluster: n.meta, Partition: n.groupPartition, NodeID: nodeID, Now: time.Now, Logger: logger, Registerer: reg,
+		Limits: group.LimitsOf(n.meta.Image().BrokerConfig()),
+	}); err != nil {
+		return nil, err
+	}
 	n.serve(cfg, reg)
 	jctx, stop := context.WithCancel(context.Background())
 	n.stopJanitor, n.janitorDone = stop, make(chan struct{})
@@ -169,6 +177,15 @@ func (n *node) openMetadata(ctx context.Context, cfg Config, static map[string]s
 	return n.meta.RegisterBroker(ctx, b)
 }
 
+// groupPartition is a partition of the groups' journal.
+func (n *node) groupPartition(partition int32) (group.Log, error) {
+	p, err := n.manager.ByName(group.Topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	return group.PartitionLog{P: p}, nil
+}
+
 // serve answers clients.
 func (n *node) serve(cfg Config, reg prometheus.Registerer) {
 	bc := func() metadata.BrokerConfig { return n.meta.Image().BrokerConfig() }
@@ -180,7 +197,7 @@ func (n *node) serve(cfg Config, reg prometheus.Registerer) {
 			Controller:  func(*metadata.Image) int32 { return nodeID },
 			LeadersWait: time.Second,
 		},
-		Metadata: n.meta, Replication: n.manager, Fetch: n.reader,
+		Metadata: n.meta, Replication: n.manager, Fetch: n.reader, Groups: n.groups,
 		Sessions: fetch.NewSessions(fetch.SessionsConfig{Slots: int(bc().Int("max.incremental.fetch.session.cache.slots")), Now: time.Now, Registerer: reg}),
 		NodeID:   nodeID, Now: time.Now, Logger: n.logger, Registerer: reg,
 		AutoCreate:      func() bool { return bc().Bool("auto.create.topics.enable") },
@@ -203,6 +220,9 @@ func (n *node) close() (clean bool) {
 	if n.stopJanitor != nil {
 		n.stopJanitor()
 		<-n.janitorDone
+	}
+	if n.groups != nil {
+		n.groups.Close()
 	}
 	if n.reader != nil {
 		n.reader.Close()
