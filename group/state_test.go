@@ -432,7 +432,7 @@ func TestStaticMemberReturns(t *testing.T) {
 }
 
 // TestStaticMemberKeepsItsPlace lets a rebalance time out without a static member:
-// it stays in the new generation, until it does not ask for its assignment either.
+// it stays until its session ends.
 func TestStaticMemberKeepsItsPlace(t *testing.T) {
 	b := newBench(t)
 	long := func(r *JoinRequest) { r.SessionTimeout, r.RebalanceTimeout = 100*time.Second, 20*time.Second }
@@ -442,10 +442,15 @@ func TestStaticMemberKeepsItsPlace(t *testing.T) {
 	if r := c.answer(); r.Err != nil || len(r.Members) != 2 {
 		t.Fatalf("%+v", r)
 	}
-	b.pass(61 * time.Second)
-	if b.g.byID[ids[0]] != nil {
-		t.Fatal("it never goes")
+	b.pass(30 * time.Second)
+	if b.g.byID[ids[0]] == nil {
+		t.Fatal("it went before its session ended")
 	}
+	b.pass(80 * time.Second)
+	if b.g.byID[ids[0]] != nil {
+		t.Fatal("its session never ends")
+	}
+	b.state(Empty)
 }
 
 // TestFailedReplacementIsUndone fails the journal under a static member's new id.
