@@ -52,6 +52,7 @@ type Archiver struct {
 	logger  *slog.Logger
 	metrics *metrics
 	pace    *pacer
+	shape   shape
 	parts   *lru[format.Nonce, *format.Part]
 	footers *lru[string, *format.Footer]
 
@@ -100,8 +101,8 @@ func newArchiver(cfg Config) (*Archiver, error) {
 	defaultTo(&cfg.OrphanAge, 24*time.Hour)
 	defaultTo(&cfg.ScrubEvery, 6*time.Hour)
 	a := &Archiver{
-		cfg: cfg, bucket: cfg.Bucket, logger: cfg.Logger.With("component", "tiering"), pace: newPacer(cfg.BytesPerSecond),
-		// A part of maxPart entries takes about 1 MiB decoded; a footer of 32
+		cfg: cfg, bucket: cfg.Bucket, logger: cfg.Logger.With("component", "tiering"), pace: newPacer(cfg.BytesPerSecond), shape: defaultShape,
+		// A part of 4,096 entries takes about 1 MiB decoded; a footer of 32
 		// chunks a few KiB.
 		parts: newLRU[format.Nonce, *format.Part](32), footers: newLRU[string, *format.Footer](1024),
 		queue: make(chan *Archive), // unbuffered: a waiting Archive waits in the scheduler, where it can still be resigned

@@ -13,17 +13,14 @@ import (
 	"github.com/firnlog/firn/tiering/format"
 )
 
-// A head holds at most maxInline entries; then the oldest spillCount move into a
-// part. A part grows by rewriting until it has maxPart entries, so that a million
-// objects need about 250 references, and a lookup one GET of about 500 KiB.
-const (
-	maxInline  = 768
-	spillCount = 512
-	maxPart    = 4096
-	// trimCount is how many entries of the oldest part must have expired before
-	// the part is written anew without them.
-	trimCount = 32
-)
+// shape bounds the manifest. A head holds at most inline entries; then the oldest
+// spill move into a part. A part grows by rewriting until it has part entries, so
+// that a million objects need about 250 references, and a lookup one GET of about
+// 500 KiB. The oldest part is written anew without its expired entries once there
+// are trim of them.
+type shape struct{ inline, spill, part, trim int }
+
+var defaultShape = shape{inline: 768, spill: 512, part: 4096, trim: 32}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -112,13 +109,13 @@ func (a *Archiver) lastEntry(ctx context.Context, tp metadata.TopicPartition, h 
 
 // spill moves the oldest entries of a long head into a part.
 func (ar *Archive) spill(ctx context.Context) error {
-	if len(ar.head.Entries) <= maxInline {
+	if len(ar.head.Entries) <= ar.a.shape.inline {
 		return nil
 	}
-	moved := ar.head.Entries[:spillCount]
+	moved := ar.head.Entries[:ar.a.shape.spill]
 	var old *format.PartRef
 	entries := append([]format.Entry(nil), moved...)
-	if n := len(ar.head.Parts); n > 0 && ar.head.Parts[n-1].Count+spillCount <= maxPart {
+	if n := len(ar.head.Parts); n > 0 && ar.head.Parts[n-1].Count+int64(len(moved)) <= int64(ar.a.shape.part) {
 		old = &ar.head.Parts[n-1]
 		p, err := ar.a.part(ctx, ar.tp, old)
 		if err != nil {
@@ -131,10 +128,10 @@ func (ar *Archive) spill(ctx context.Context) error {
 		return err
 	}
 	return ar.commit(ctx, func(h *format.Head) error {
-		if len(h.Entries) < spillCount || h.Entries[0].Nonce != moved[0].Nonce {
+		if len(h.Entries) < len(moved) || h.Entries[0].Nonce != moved[0].Nonce {
 			return nil // buried meanwhile: the part is an orphan
 		}
-		h.Entries = h.Entries[spillCount:]
+		h.Entries = h.Entries[len(moved):]
 		if old != nil {
 			ar.replacePart(h, len(h.Parts)-1, ref)
 		} else {
@@ -155,7 +152,8 @@ func (ar *Archive) replacePart(h *format.Head, i int, ref format.PartRef) {
 // trimPart writes the oldest part anew when enough of its entries are below the
 // log start, so that their objects can be buried.
 func (ar *Archive) trimPart(ctx context.Context) error {
-	if len(ar.head.Parts) == 0 || len(ar.head.Graves) >= maxGraves-maxPart/4 {
+	room := maxGraves - len(ar.head.Graves) - 1 // one for the part itself
+	if len(ar.head.Parts) == 0 || room < ar.a.shape.trim {
 		return nil
 	}
 	logStart, _, _ := ar.src.Offsets()
@@ -168,8 +166,8 @@ func (ar *Archive) trimPart(ctx context.Context) error {
 		return err
 	}
 	n := sort.Search(len(p.Entries), func(i int) bool { return p.Entries[i].End > logStart })
-	n = min(n, maxGraves/2-1)
-	if n < min(trimCount, len(p.Entries)/2) || n == 0 {
+	n = min(n, room)
+	if n < min(ar.a.shape.trim, len(p.Entries)/2) || n == 0 {
 		return nil
 	}
 	ref, err := ar.putPart(ctx, p.Entries[n:])

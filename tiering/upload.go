@@ -204,7 +204,7 @@ const readPiece = 4 << 20
 func (ar *Archive) gather(ctx context.Context, b *sections, table *format.Table, from, to int64) error {
 	buf := make([]byte, 0, readPiece)
 	limit := ar.a.cfg.ObjectBytes + ar.a.cfg.ObjectBytes/4
-	for at := from; at < to && (b.size == 0 || b.size+readPiece <= limit); {
+	for at := from; at < to && b.size < limit; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
