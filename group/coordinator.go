@@ -53,11 +53,20 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{cfg: cfg, logger: cfg.Logger.With("component", "group"), sooner: make(chan struct{}, 1)}
 	c.metrics = newMetrics(cfg.Registerer, func() float64 { return float64(c.count()) })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	// Before the first shard looks for itself, or a deletion between the two would
+	// be nobody's.
+	poke := make(chan struct{}, 1)
+	unsubscribe := cfg.Cluster.Subscribe(poke)
+	known := map[metadata.TopicID]struct{}{}
+	for _, t := range cfg.Cluster.Image().Tombstones() {
+		known[t.ID] = struct{}{}
+	}
 	c.follow()
 	c.wg.Add(2)
 	go func() {
 		defer c.wg.Done()
-		c.watch()
+		defer unsubscribe()
+		c.watch(poke, known)
 	}()
 	go func() {
 		defer c.wg.Done()
@@ -80,14 +89,9 @@ func (c *Coordinator) Close() {
 	}
 }
 
-// watch follows the metadata: the topic's own partitions, and deleted topics.
-func (c *Coordinator) watch() {
-	poke := make(chan struct{}, 1)
-	defer c.cfg.Cluster.Subscribe(poke)()
-	known := map[metadata.TopicID]struct{}{}
-	for _, t := range c.cfg.Cluster.Image().Tombstones() {
-		known[t.ID] = struct{}{} // a shard looks at these when it has loaded
-	}
+// watch follows the metadata: the topic's own partitions, and deleted topics, of
+// which a shard has looked at those in known by itself when it loaded.
+func (c *Coordinator) watch(poke <-chan struct{}, known map[metadata.TopicID]struct{}) {
 	var look <-chan time.Time
 	for {
 		select {
