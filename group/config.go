@@ -39,6 +39,8 @@ type Config struct {
 	// NewID makes the part of a member id that nobody can guess; nil: a random
 	// UUID.
 	NewID func() string
+	// garbageForTest is minGarbage, smaller.
+	garbageForTest int64
 
 	Limits
 }

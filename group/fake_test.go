@@ -253,6 +253,8 @@ type world struct {
 	mu   sync.Mutex
 	logs map[int32]*fakeLog
 	lim  Limits
+	// garbage makes snapshots frequent.
+	garbage int64
 }
 
 func newWorld(t *testing.T, partitions int32) *world {
@@ -289,7 +291,7 @@ func (w *world) setLog(n int32, l *fakeLog) {
 func (w *world) coordinator() *Coordinator {
 	w.t.Helper()
 	c, err := New(Config{
-		Cluster: w.meta, NodeID: 1, Now: time.Now, Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Limits: w.lim,
+		Cluster: w.meta, NodeID: 1, Now: time.Now, Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Limits: w.lim, garbageForTest: w.garbage,
 		Partition: func(n int32) (Log, error) {
 			l := w.log(n)
 			if _, leading := l.Epoch(); !leading {

@@ -158,6 +158,7 @@ type writer struct {
 	max   int          // bytes of a batch
 	m     *metrics
 
+	garbage  int64 // minGarbage
 	size     int64 // bytes of the log since its start, about
 	live     int64 // of them, what the last snapshot took
 	snapshot int64 // size at which the next one is due

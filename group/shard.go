@@ -115,7 +115,10 @@ func (s *shard) lead(ctx context.Context, log Log, epoch int32) error {
 		s.logger.Warn("records of the journal cannot be read and are left out", "event", "group_records_unreadable", "records", f.bad)
 	}
 	w := &writer{log: log, epoch: epoch, max: max(log.MaxBatchBytes(), minBatch), m: s.c.metrics, size: f.bytes, now: func() int64 { return s.c.cfg.Now().UnixMilli() }}
-	w.snapshot = minGarbage
+	if w.garbage = minGarbage; s.c.cfg.garbageForTest > 0 {
+		w.garbage = s.c.cfg.garbageForTest
+	}
+	w.snapshot = w.garbage
 	cancel := log.Subscribe(s.wake)
 	defer cancel()
 	s.mu.Lock()

@@ -21,7 +21,7 @@ func (w *writer) due() bool { return w.size >= w.snapshot }
 
 // schedule sets when the next snapshot is due, after one that took live bytes.
 func (w *writer) schedule(live int64) {
-	w.live, w.snapshot = live, w.size+max(minGarbage, live)
+	w.live, w.snapshot = live, w.size+max(w.garbage, live)
 }
 
 // snapshot journals the whole state again and drops the log below it. Nothing is
