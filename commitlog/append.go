@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/firnlog/firn/internal/failpoint"
 	"github.com/firnlog/firn/record"
 )
 
@@ -79,6 +80,7 @@ func (l *Log) Append(epoch int32, batches ...record.Batch) (Appended, error) {
 		}
 		return Appended{}, l.writeFailure(err)
 	}
+	failpoint.Hit(failpoint.Append)
 	for _, b := range batches {
 		l.publishLocked(s, b, pos)
 		pos += int64(len(b))
@@ -174,6 +176,7 @@ func (l *Log) rollLocked() error {
 		return l.writeFailure(fmt.Errorf("create segment: %w", err))
 	}
 	s.files.adopt(s, f)
+	failpoint.Hit(failpoint.Roll)
 	// Both files save work at the next start and nothing more: on a full disk
 	// the log goes on without them.
 	err = old.ensureIndex() // a segment of before a restart may have no entries at its front yet

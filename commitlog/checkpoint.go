@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/failpoint"
 )
 
 // The checkpoint file has two slots that are written by turns, in place, in a
@@ -172,6 +173,7 @@ func (k *checkpointer) close() error {
 // write the producer snapshot only keeps the old checkpoint; a failed sync of the
 // slot takes the log offline.
 func (l *Log) checkpoint(at position, states []ProducerState, clean bool, now int64) error {
+	failpoint.Hit(failpoint.Checkpoint)
 	snapshot := int64(noSnapshot)
 	if len(states) > 0 {
 		snapshot = at.synced

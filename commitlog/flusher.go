@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/failpoint"
 )
 
 // Flusher syncs the logs of one disk in groups: whatever is appended while a
@@ -115,6 +116,7 @@ func (l *Log) flushHeld(force bool) error {
 		file = active.file
 	}
 	l.appending.Unlock()
+	failpoint.Hit(failpoint.Fsync)
 	for _, s := range dirty {
 		if err := s.file.Datasync(); err != nil {
 			return l.fail(err)
@@ -130,6 +132,7 @@ func (l *Log) flushHeld(force bool) error {
 			return l.fail(err)
 		}
 	}
+	failpoint.Hit(failpoint.Synced)
 	for _, s := range dirty {
 		s.files.unpin(s)
 	}

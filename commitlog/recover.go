@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/failpoint"
 	"github.com/firnlog/firn/record"
 )
 
@@ -311,6 +312,7 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild boo
 		if end, err = l.scanTail(ctx, s, end, size, rec); err != nil {
 			return 0, err
 		}
+		failpoint.Hit(failpoint.Recovery)
 	}
 	return end, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/commitlog"
+	"github.com/firnlog/firn/internal/failpoint"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/tiering/format"
@@ -276,9 +277,11 @@ func (ar *Archive) resolve(ctx context.Context) error {
 	w := ar.pending
 	key := ar.folder + format.HeadName
 	for attempt := 0; ; attempt++ {
+		failpoint.Hit(failpoint.ManifestCommit)
 		etag, err := ar.a.bucket.Put(ctx, key, bytes.NewReader(w.data), int64(len(w.data)), w.cond)
 		switch {
 		case err == nil:
+			failpoint.Hit(failpoint.Committed)
 			return ar.committed(w, etag)
 		case errors.Is(err, objectstore.ErrPrecondition):
 			return ar.lostOrWon(ctx, w)

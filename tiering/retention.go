@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/commitlog"
+	"github.com/firnlog/firn/internal/failpoint"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/tiering/format"
@@ -253,6 +254,7 @@ func (ar *Archive) deleteLocal(ctx context.Context, cfg *metadata.TopicConfig, n
 	if below <= localStart {
 		return nil
 	}
+	failpoint.Hit(failpoint.LocalDelete)
 	bytes, err := ar.src.DeleteLocal(below)
 	if err != nil {
 		return fmt.Errorf("delete local segments below %d: %w", below, err)

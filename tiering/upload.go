@@ -9,6 +9,7 @@ import (
 
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/failpoint"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/record"
@@ -158,6 +159,7 @@ func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error
 	if entry.Size != b.size {
 		return none, fmt.Errorf("BUG: an object of %d bytes has %d", entry.Size, b.size)
 	}
+	failpoint.Hit(failpoint.Put)
 	ar.a.metrics.copyRequests.WithLabelValues(ar.tp.Topic).Inc()
 	etag, err := ar.a.bucket.Put(ctx, key, &paced{body: b, ctx: ctx, p: ar.a.pace, now: ar.a.cfg.Now}, b.size, objectstore.Cond{IfNoneMatch: true})
 	if err != nil {
@@ -166,6 +168,7 @@ func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error
 		return none, fmt.Errorf("upload [%d, %d): %w", entry.Base, entry.End, err)
 	}
 	entry.ETag = etag
+	failpoint.Hit(failpoint.Verify)
 	if err := ar.a.verify(ctx, key, &entry); err != nil {
 		return none, fmt.Errorf("verify [%d, %d) after its upload: %w", entry.Base, entry.End, err)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/firnlog/firn/internal/failpoint"
 )
 
 // newUp is `firn up`: one node with everything in it.
@@ -44,6 +46,12 @@ func newUp() *cobra.Command {
 		}
 		debug.SetMemoryLimit(limit)
 		raiseDescriptors(logger)
+		if spec := os.Getenv("FIRN_FAILPOINTS"); spec != "" {
+			if err := failpoint.Arm(spec); err != nil {
+				return &codedError{exitUsage, fmt.Errorf("FIRN_FAILPOINTS: %w", err)}
+			}
+			logger.Warn("failpoints are armed: this process will end itself", "event", "failpoints_armed", "spec", spec)
+		}
 		n, err := startNode(cmd.Context(), cfg, logger)
 		if err != nil {
 			return err

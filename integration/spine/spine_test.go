@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/firnlog/firn/integration/ledger"
 	"github.com/firnlog/firn/integration/node"
+	"github.com/firnlog/firn/internal/failpoint"
 )
 
 func client(t *testing.T, n *node.Node, opts ...kgo.Opt) *kgo.Client {
@@ -111,54 +113,119 @@ func TestKillKeepsAcknowledged(t *testing.T) {
 		t.Run(durability, func(t *testing.T) {
 			n := node.Start(t)
 			createTopic(t, n, "t", 4, map[string]string{"firn.durability": durability, "segment.bytes": "1048576"})
-			l := ledger.New()
-			cl := client(t, n, kgo.DefaultProduceTopic("t"), kgo.ProducerLinger(0), kgo.RecordRetries(1<<20), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
-				kgo.ProduceRequestTimeout(5*time.Second), kgo.DialTimeout(time.Second))
-			var inFlight, sent atomic.Int64
-			ctx, stop := context.WithCancel(context.Background())
-			var wg sync.WaitGroup
-			for w := range 4 {
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
-					value := make([]byte, 2000)
-					for i := 0; ctx.Err() == nil; i++ {
-						if inFlight.Load() > 500 {
-							runtimeYield()
-							continue
-						}
-						v := append([]byte(fmt.Sprintf("w%d-%d-", w, i)), value...)
-						inFlight.Add(1)
-						sent.Add(1)
-						cl.Produce(context.Background(), &kgo.Record{Key: []byte(fmt.Sprint(w, i%50)), Value: v}, func(r *kgo.Record, err error) {
-							l.Ack(r, err)
-							inFlight.Add(-1)
-						})
-					}
-				}()
-			}
+			h := startHammer(t, n)
+			l := h.ledger
 			rounds := kills / 2
 			for hit := 0; hit < rounds; {
 				target := l.Count() + int64(100+rand.IntN(400))
 				waitFor(t, 60*time.Second, func() bool { return l.Count() >= target })
-				before := inFlight.Load()
+				before := h.inFlight.Load()
 				n.Kill()
 				if before > 0 {
 					hit++
 				}
 				n.Up()
 			}
-			stop()
-			wg.Wait()
-			fctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			if err := cl.Flush(fctx); err != nil {
-				t.Fatalf("not everything was acknowledged in the end: %v", err)
-			}
-			t.Logf("%d kills, %d sent, %d acknowledged", rounds, sent.Load(), l.Count())
+			h.stop()
+			t.Logf("%d kills, %d sent, %d acknowledged", rounds, h.sent.Load(), l.Count())
 			verify(t, n, l, "t")
 		})
 	}
+}
+
+// hammer produces without pause, through whatever happens to the broker.
+type hammer struct {
+	t              *testing.T
+	ledger         *ledger.Ledger
+	cl             *kgo.Client
+	inFlight, sent atomic.Int64
+	cancel         context.CancelFunc
+	wg             sync.WaitGroup
+}
+
+func startHammer(t *testing.T, n *node.Node) *hammer {
+	h := &hammer{t: t, ledger: ledger.New()}
+	h.cl = client(t, n, kgo.DefaultProduceTopic("t"), kgo.ProducerLinger(0), kgo.RecordRetries(1<<20), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
+		kgo.ProduceRequestTimeout(5*time.Second), kgo.DialTimeout(time.Second))
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	t.Cleanup(cancel)
+	for w := range 4 {
+		h.wg.Add(1)
+		go func() {
+			defer h.wg.Done()
+			value := make([]byte, 2000)
+			for i := 0; ctx.Err() == nil; i++ {
+				if h.inFlight.Load() > 500 {
+					runtimeYield()
+					continue
+				}
+				v := append([]byte(fmt.Sprintf("w%d-%d-", w, i)), value...)
+				h.inFlight.Add(1)
+				h.sent.Add(1)
+				h.cl.Produce(context.Background(), &kgo.Record{Key: []byte(fmt.Sprint(w, i%50)), Value: v}, func(r *kgo.Record, err error) {
+					h.ledger.Ack(r, err)
+					h.inFlight.Add(-1)
+				})
+			}
+		}()
+	}
+	return h
+}
+
+// stop ends the load and waits until everything that was sent is acknowledged.
+func (h *hammer) stop() {
+	h.t.Helper()
+	h.cancel()
+	h.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.cl.Flush(ctx); err != nil {
+		h.t.Fatalf("not everything was acknowledged in the end: %v", err)
+	}
+}
+
+// TestKillAtEveryFailpoint lets the process end itself at each named place of the
+// write path, of tiering and of recovery, with requests in flight and data on its
+// way to the bucket and off the disk. FIRN_TEST_FAILPOINT_KILLS is how often at
+// each.
+func TestKillAtEveryFailpoint(t *testing.T) {
+	each := 2
+	if s := os.Getenv("FIRN_TEST_FAILPOINT_KILLS"); s != "" {
+		var err error
+		if each, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := node.Start(t)
+	createTopic(t, n, "t", 4, map[string]string{"segment.bytes": "1048576", "local.retention.ms": "1"})
+	h := startHammer(t, n)
+	kills := 0
+	for range each {
+		for _, name := range failpoint.Names {
+			target := h.ledger.Count() + 100
+			waitFor(t, 60*time.Second, func() bool { return h.ledger.Count() >= target })
+			n.Kill() // nothing here stops cleanly
+			nth := 1
+			if name != failpoint.Recovery {
+				nth = 1 + rand.IntN(4)
+			}
+			n.Env = []string{fmt.Sprintf("FIRN_FAILPOINTS=%s:%d", name, nth)}
+			n.Launch()
+			if err := n.Reap(60 * time.Second); err == nil || !strings.Contains(err.Error(), "killed") {
+				t.Fatalf("at %s:%d: %v", name, nth, err)
+			}
+			if h.inFlight.Load() == 0 {
+				t.Fatalf("at %s: nothing was in flight", name)
+			}
+			kills++
+			n.Env = nil
+			n.Up()
+		}
+	}
+	h.stop()
+	t.Logf("%d kills at failpoints, %d sent, %d acknowledged", kills, h.sent.Load(), h.ledger.Count())
+	verify(t, n, h.ledger, "t")
 }
 
 func runtimeYield() { <-time.After(time.Millisecond) }

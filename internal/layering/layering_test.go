@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"broker":              {"security", "fetch", "replication", "tiering", "group", "commitlog", "metadata", "record", "internal/disk", "internal/failpoint"},
 	"admin":               {"broker", "security", "fetch", "replication", "tiering", "group", "commitlog", "metadata", "record", "localcache", "objectstore"},
 	"cmd":                 {"*"},
-	"integration":         {"objectstore", "record", "tiering/format", "integration"},
+	"integration":         {"objectstore", "record", "tiering/format", "integration", "internal/failpoint"},
 	"bench":               {"bench"},
 	"docs":                {},
 	"deploy":              {},
