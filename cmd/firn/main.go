@@ -116,7 +116,7 @@ func newRoot() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(newUp(), newTopic(), newGroup(), newHealth(), newVersion())
+	root.AddCommand(newUp(), newTopic(), newGroup(), newBucket(), newHealth(), newVersion())
 	return root
 }
 
