@@ -3,11 +3,14 @@ package group
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +33,11 @@ type realNode struct {
 // start opens what is in path; store holds the cluster's facts over restarts.
 func start(t testing.TB, store *memory.Server, path string, durability string) *realNode {
 	t.Helper()
+	return startOn(t, disk.OS(), store, path, durability)
+}
+
+func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, durability string) *realNode {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	n := &realNode{flusher: commitlog.NewFlusher(2)}
@@ -41,7 +49,7 @@ func start(t testing.TB, store *memory.Server, path string, durability string) *
 		}
 	}
 	var err error
-	n.dir, err = replication.OpenDataDir(disk.OS(), path, "c", 1)
+	n.dir, err = replication.OpenDataDir(fsys, path, "c", 1)
 	must(err)
 	n.meta, err = metadata.Open(ctx, metadata.Config{Store: store.Open(), Cluster: "c", NodeID: 1, ClusterID: n.dir.Meta.ClusterID, Now: time.Now, Static: map[string]string{"firn.durability": durability}})
 	must(err)
@@ -166,11 +174,44 @@ func TestCommitsStayWithin64MiB(t *testing.T) {
 	}
 }
 
+// syncGate stops every sync of a segment while it is shut.
+type syncGate struct {
+	disk.FS
+	shut    atomic.Bool
+	entered chan struct{} // a sync has come to the gate
+	open    chan struct{}
+}
+
+type gatedFile struct {
+	disk.File
+	g *syncGate
+}
+
+func (g *syncGate) OpenFile(name string, flag int, perm fs.FileMode) (disk.File, error) {
+	f, err := g.FS.OpenFile(name, flag, perm)
+	if err == nil && strings.HasSuffix(name, ".log") {
+		f = gatedFile{f, g}
+	}
+	return f, err
+}
+
+func (f gatedFile) Datasync() error {
+	if f.g.shut.Load() {
+		select {
+		case f.g.entered <- struct{}{}:
+		default:
+		}
+		<-f.g.open
+	}
+	return f.File.Datasync()
+}
+
 // TestTrimWaitsForTheDisk trims a partition whose commits do not wait for the disk:
-// when the log start moves, everything from it on is synced, or a power cut would
-// leave nothing at all.
+// until everything from the new log start on is synced, the log start must not
+// move, or a power cut would leave nothing at all.
 func TestTrimWaitsForTheDisk(t *testing.T) {
-	n := start(t, memory.NewServer(1, time.Now), t.TempDir(), "replicated")
+	gate := &syncGate{FS: disk.OS(), entered: make(chan struct{}, 1), open: make(chan struct{})}
+	n := startOn(t, gate, memory.NewServer(1, time.Now), t.TempDir(), "replicated")
 	defer n.stop()
 	for i := range 200 {
 		committedOK(t, n.Commit(commitOf("g", "t", int32(i%3), int64(i))))
@@ -183,12 +224,26 @@ func TestTrimWaitsForTheDisk(t *testing.T) {
 	if err := log.Roll(); err != nil {
 		t.Fatal(err)
 	}
+	// Only what comes after is not synced: raising the log start would sync by
+	// itself what is below it.
+	if err := part.Log().Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	base := part.Log().End()
+	gate.shut.Store(true)
 	for i := range 50 {
 		committedOK(t, n.Commit(commitOf("g", "t", int32(i%3), int64(i))))
 	}
 	end := part.Log().End()
-	if err := log.Trim(context.Background(), base); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- log.Trim(context.Background(), base) }()
+	<-gate.entered
+	if got := part.Log().Start(); got >= base {
+		t.Errorf("the log start moved to %d before the snapshot was synced", got)
+	}
+	gate.shut.Store(false)
+	close(gate.open)
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if synced := part.Log().SyncedEnd(); synced < end || part.Log().Start() != base || part.Log().LocalStart() != base {
