@@ -272,7 +272,20 @@ func (r replicas) DeleteRecords(topic string, partition int32, offset int64) (in
 	if err != nil {
 		return -1, err
 	}
-	return p.DeleteRecords(offset)
+	low, err := p.DeleteRecords(offset)
+	if err != nil {
+		return low, err
+	}
+	// Acknowledged once it is durable here and in the bucket: deleted records must
+	// not come back with a cluster that is raised from there.
+	if a, ok := p.Tier().(*tiering.Archive); ok && a != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := a.CommitLogStart(ctx, low); err != nil {
+			return -1, errors.Join(context.DeadlineExceeded, err)
+		}
+	}
+	return low, nil
 }
 
 func (r replicas) Each(visit func(tp metadata.TopicPartition, dir string, bytes int64)) {

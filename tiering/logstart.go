@@ -1,0 +1,32 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// CommitLogStart returns when the head says that nothing below offset is needed,
+// so that a cluster that is raised from the bucket does not bring deleted records
+// back. A partition with nothing in the bucket has nothing to say there.
+func (ar *Archive) CommitLogStart(ctx context.Context, offset int64) error {
+	if !ar.src.Config().RemoteRead {
+		return nil
+	}
+	for {
+		v, err := ar.viewed(ctx)
+		if err != nil {
+			return err
+		}
+		if v.head == nil || v.head.LogStart >= offset || v.head.Start() >= offset {
+			return nil
+		}
+		err = ar.pass(ctx, false)
+		if err != nil && !errors.Is(err, errConflict) {
+			return fmt.Errorf("log start %d of %s-%d is not in the bucket yet: %w", offset, ar.tp.Topic, ar.tp.Partition, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
