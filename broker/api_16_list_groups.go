@@ -5,23 +5,43 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/group"
 )
 
 // classicGroup is the type of every group that is served.
 const classicGroup = "classic"
 
+// listTimeout bounds how long a list waits for partitions that are being loaded.
+const listTimeout = 5 * time.Second
+
 func listGroups(_ context.Context, s *Server, r *Request) Reply {
+	if all, err := s.cfg.Groups.List(); !errors.Is(err, group.ErrLoading) {
+		return Reply{Response: s.listAnswer(r, all, err)}
+	}
+	return Reply{Wait: func(ctx context.Context) kmsg.Response {
+		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		defer cancel()
+		// When that takes too long the list says so.
+		_ = s.cfg.Groups.Loaded(ctx)
+		all, err := s.cfg.Groups.List()
+		return s.listAnswer(r, all, err)
+	}}
+}
+
+func (s *Server) listAnswer(r *Request, all []group.Listed, err error) kmsg.Response {
 	req := r.Body.(*kmsg.ListGroupsRequest)
 	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
 	resp.Groups = []kmsg.ListGroupsResponseGroup{}
-	all, err := s.cfg.Groups.List()
 	if err != nil {
 		resp.ErrorCode = groupCode(err)
-		return Reply{Response: resp}
+		return resp
 	}
 	everything := r.Conn.Allowed(kmsg.ACLOperationDescribe, kmsg.ACLResourceTypeCluster, clusterResource)
 	for _, g := range all {
@@ -32,7 +52,7 @@ func listGroups(_ context.Context, s *Server, r *Request) Reply {
 		rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = g.ID, g.ProtocolType, g.State.String(), classicGroup
 		resp.Groups = append(resp.Groups, rg)
 	}
-	return Reply{Response: resp}
+	return resp
 }
 
 // wanted says whether a filter lets value through; an empty one lets all.

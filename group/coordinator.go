@@ -604,6 +604,16 @@ func (c *Coordinator) List() ([]Listed, error) {
 	return all, nil
 }
 
+// Loaded waits until every partition that is coordinated here has been loaded.
+func (c *Coordinator) Loaded(ctx context.Context) error {
+	for _, s := range c.shards() {
+		if err := s.awaitReady(ctx); err != nil && !errors.Is(err, ErrNotCoordinator) {
+			return err
+		}
+	}
+	return nil
+}
+
 func (g *group) shownState() State {
 	if g.deleting {
 		return Dead
