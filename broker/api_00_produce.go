@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/group"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/record"
 	"github.com/firnlog/firn/replication"
@@ -113,6 +114,7 @@ var (
 	errAcks          = errors.New("acks must be -1, 0 or 1")
 	errTransactional = errors.New("a transactional batch needs a transactional id")
 	errNoTxns        = errors.New("transactions are not served yet")
+	errInternalTopic = errors.New("only the broker itself writes to an internal topic")
 )
 
 // appendTo validates one partition's batch and appends it.
@@ -124,6 +126,9 @@ func (s *Server) appendTo(r *Request, req *kmsg.ProduceRequest, topic string, id
 	p, err := s.partitionOf(r.Version >= 13, topic, id, in.Partition)
 	if err != nil {
 		return nil, none, err
+	}
+	if p.TopicPartition().Topic == group.Topic {
+		return nil, none, errInternalTopic
 	}
 	// Kafka looks at this before it looks at the batch.
 	if b, _, err := record.Parse(in.Records); err == nil && b.IsTransactional() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/group"
 	"github.com/firnlog/firn/metadata"
 )
 
@@ -43,13 +44,24 @@ func describeMetadata(_ context.Context, s *Server, r *Request) Reply {
 				if _, ok := im.TopicByName(*t.Topic); ok {
 					continue
 				}
-				if _, err := s.cfg.Metadata.EnsureTopic(ctx, metadata.NewTopic{Name: *t.Topic, Partitions: -1, ReplicationFactor: -1}); err != nil {
+				if err := s.autoCreate(ctx, *t.Topic); err != nil {
 					failed[*t.Topic] = err
 				}
 			}
 		}
 		return s.metadataAnswer(s.cfg.Metadata.Image(), r, req, false, failed)
 	}}
+}
+
+// autoCreate makes a missing topic with the broker's defaults, an internal one as
+// its owner needs it.
+func (s *Server) autoCreate(ctx context.Context, topic string) error {
+	if topic == group.Topic {
+		_, err := s.cfg.Groups.EnsureTopic(ctx)
+		return err
+	}
+	_, err := s.cfg.Metadata.EnsureTopic(ctx, metadata.NewTopic{Name: topic, Partitions: -1, ReplicationFactor: -1})
+	return err
 }
 
 func (s *Server) metadataAnswer(im *metadata.Image, r *Request, req *kmsg.MetadataRequest, all bool, failed map[string]error) *kmsg.MetadataResponse {

@@ -41,6 +41,7 @@ var dataCodes = []struct {
 	{errUnknownTopicID, codeUnknownTopicID},
 	{errInvalidRequest, codeInvalidRequest},
 	{errAcks, codeInvalidRequiredAcks},
+	{errInternalTopic, codeInvalidTopic},
 	{errTransactional, codeTransactionalIDDenied},
 	{errNoTxns, codeCoordinatorNotAvailable},
 	{replication.ErrUnknownTopicOrPartition, codeUnknownTopic},

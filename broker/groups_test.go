@@ -17,11 +17,12 @@ import (
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/metadata/memory"
+	"github.com/firnlog/firn/record"
 	"github.com/firnlog/firn/replication"
 )
 
 // groupServer serves groups on a real disk, with the topics t and u.
-func groupServer(t *testing.T) (addr string, meta *metadata.Client) {
+func groupServer(t *testing.T, more ...func(*Config)) (addr string, meta *metadata.Client) {
 	t.Helper()
 	ctx := context.Background()
 	must := func(err error) {
@@ -54,7 +55,11 @@ func groupServer(t *testing.T) (addr string, meta *metadata.Client) {
 		},
 	})
 	must(err)
-	s := New(Config{Metadata: meta, Replication: manager, Groups: groups, NodeID: 1, Now: time.Now, Logger: logger})
+	cfg := Config{Metadata: meta, Replication: manager, Groups: groups, NodeID: 1, Now: time.Now, Logger: logger}
+	for _, f := range more {
+		f(&cfg)
+	}
+	s := New(cfg)
 	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
 	must(err)
 	s.Serve(b)
@@ -449,6 +454,37 @@ func TestParkedJoinBlocksOnlyItsConnection(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	if r := receive(b, 0, kmsg.NewPtrListGroupsResponse()); len(r.Groups) != 1 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestGroupsTopicIsTheBrokersOwn makes the topic by asking for its metadata, before
+// any group did, and then writes to it.
+func TestGroupsTopicIsTheBrokersOwn(t *testing.T) {
+	addr, meta := groupServer(t, func(c *Config) { c.AutoCreate = func() bool { return true } })
+	a := dialAsker(t, addr)
+	md := kmsg.NewPtrMetadataRequest()
+	mt := kmsg.NewMetadataRequestTopic()
+	mt.Topic = str(group.Topic)
+	md.Topics, md.AllowAutoTopicCreation = append(md.Topics, mt), true
+	if r := ask(a, 12, md, kmsg.NewPtrMetadataResponse()); r.Topics[0].ErrorCode != 0 || !r.Topics[0].IsInternal {
+		t.Fatalf("%+v", r)
+	}
+	topic, _ := meta.Image().TopicByName(group.Topic)
+	if !topic.Config().CompactOnly() || topic.Config().RemoteEnabled {
+		t.Fatalf("made as %+v", topic.Config())
+	}
+	find(a, "g")
+	ask(a, 4, kmsg.NewPtrListGroupsRequest(), kmsg.NewPtrListGroupsResponse()) // every partition is led now
+	b := record.NewBuilder(record.NewBatchOptions())
+	b.Append(record.Record{Key: []byte("k"), Value: []byte("v")})
+	p := kmsg.NewPtrProduceRequest()
+	pt := kmsg.NewProduceRequestTopic()
+	pp := kmsg.NewProduceRequestTopicPartition()
+	pp.Records = b.Build()
+	pt.Topic, pt.Partitions = group.Topic, append(pt.Partitions, pp)
+	p.Acks, p.TimeoutMillis, p.Topics = -1, 1000, append(p.Topics, pt)
+	if r := ask(a, 9, p, kmsg.NewPtrProduceResponse()); r.Topics[0].Partitions[0].ErrorCode != codeInvalidTopic {
 		t.Fatalf("%+v", r)
 	}
 }

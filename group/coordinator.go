@@ -233,19 +233,9 @@ func (c *Coordinator) count() (n int) {
 // its groups: then the client need not try in vain. Errors: ErrNotAvailable, ctx's,
 // or the metadata's.
 func (c *Coordinator) Find(ctx context.Context, group string) (node int32, err error) {
-	im := c.cfg.Cluster.Image()
-	t, ok := im.TopicByName(Topic)
-	if !ok {
-		rf := min(int(c.cfg.ReplicationFactor), max(len(im.Brokers()), 1))
-		t, err = c.cfg.Cluster.EnsureTopic(ctx, metadata.NewTopic{
-			Name: Topic, Partitions: c.cfg.Partitions, ReplicationFactor: int16(rf), Internal: true,
-			Configs: map[string]string{
-				"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": fmt.Sprint(c.cfg.SegmentBytes),
-			},
-		})
-		if err != nil {
-			return -1, fmt.Errorf("create topic %s: %w", Topic, err)
-		}
+	t, err := c.EnsureTopic(ctx)
+	if err != nil {
+		return -1, err
 	}
 	c.follow()
 	shards := c.shards()
@@ -264,6 +254,26 @@ func (c *Coordinator) Find(ctx context.Context, group string) (node int32, err e
 		return -1, err
 	}
 	return c.cfg.NodeID, nil
+}
+
+// EnsureTopic makes Topic unless it exists, as it has to be: compacted, which also
+// keeps it from being tiered and from retention.
+func (c *Coordinator) EnsureTopic(ctx context.Context) (*metadata.Topic, error) {
+	im := c.cfg.Cluster.Image()
+	if t, ok := im.TopicByName(Topic); ok {
+		return t, nil
+	}
+	rf := min(int(c.cfg.ReplicationFactor), max(len(im.Brokers()), 1))
+	t, err := c.cfg.Cluster.EnsureTopic(ctx, metadata.NewTopic{
+		Name: Topic, Partitions: c.cfg.Partitions, ReplicationFactor: int16(rf), Internal: true,
+		Configs: map[string]string{
+			"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": fmt.Sprint(c.cfg.SegmentBytes),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create topic %s: %w", Topic, err)
+	}
+	return t, nil
 }
 
 // partitionFor is Kafka's choice: Java's hash of the group id, so that tools that
@@ -306,6 +316,7 @@ func (c *Coordinator) Join(r JoinRequest) Answer[JoinResult] {
 	case r.SessionTimeout < c.cfg.MinSession || r.SessionTimeout > c.cfg.MaxSession:
 		return refuse(ErrInvalidSessionTimeout)
 	}
+	r.Protocols = distinct(r.Protocols)
 	a := newAnswer[JoinResult]()
 	err := c.with(r.Group, func(s *shard) {
 		g := s.groupLocked(r.Group, r.MemberID == "")
@@ -324,6 +335,16 @@ func (c *Coordinator) Join(r JoinRequest) Answer[JoinResult] {
 		return refuse(err)
 	}
 	return a
+}
+
+// distinct drops protocols named before: each is one vote.
+func distinct(ps []Protocol) []Protocol {
+	seen := make(map[string]struct{}, len(ps))
+	return slices.DeleteFunc(slices.Clone(ps), func(p Protocol) bool {
+		_, again := seen[p.Name]
+		seen[p.Name] = struct{}{}
+		return again
+	})
 }
 
 // Sync takes a SyncGroup.
