@@ -22,6 +22,7 @@ var groupCodes = []struct {
 	err  error
 	code int16
 }{
+	{group.ErrInvalidRequest, codeInvalidRequest},
 	{group.ErrMetadataTooLarge, 12},      // OFFSET_METADATA_TOO_LARGE
 	{group.ErrLoading, 14},               // COORDINATOR_LOAD_IN_PROGRESS
 	{group.ErrNotAvailable, 15},          // COORDINATOR_NOT_AVAILABLE

@@ -291,6 +291,9 @@ func partitionFor(group string, partitions int) int32 {
 
 // with runs fn under the lock of the group's shard, or returns why not.
 func (c *Coordinator) with(group string, fn func(s *shard)) error {
+	if len(group) > maxString {
+		return ErrInvalidGroupID
+	}
 	shards := c.shards()
 	if len(shards) == 0 {
 		return ErrNotCoordinator
@@ -315,6 +318,8 @@ func (c *Coordinator) Join(r JoinRequest) Answer[JoinResult] {
 		return refuse(ErrInvalidGroupID)
 	case r.SessionTimeout < c.cfg.MinSession || r.SessionTimeout > c.cfg.MaxSession:
 		return refuse(ErrInvalidSessionTimeout)
+	case r.tooLong():
+		return refuse(ErrInvalidRequest)
 	}
 	r.Protocols = distinct(r.Protocols)
 	a := newAnswer[JoinResult]()

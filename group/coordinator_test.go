@@ -477,6 +477,38 @@ func TestCommitsAreBounded(t *testing.T) {
 	})
 }
 
+// TestLongNamesAreRefused sends strings that requests can carry and the journal
+// cannot: its lengths have 16 bits.
+func TestLongNamesAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.lim.MaxMetadata = 1 << 20
+		c := w.coordinator()
+		defer c.Close()
+		long := strings.Repeat("x", 1<<15)
+		if r := await(t, c.Commit(commitOf(long, "t", 0, 1))); !errors.Is(r.Err, ErrInvalidGroupID) {
+			t.Errorf("group id: %+v", r)
+		}
+		r := commitOf("g", "t", 0, 1)
+		r.Offsets[0].Metadata = long
+		if got := await(t, c.Commit(r)); !errors.Is(got.Errs[0], ErrMetadataTooLarge) {
+			t.Errorf("metadata: %+v", got)
+		}
+		for name, change := range map[string]func(*JoinRequest){
+			"client id":     func(r *JoinRequest) { r.ClientID = long },
+			"instance id":   func(r *JoinRequest) { r.InstanceID = &long },
+			"protocol type": func(r *JoinRequest) { r.ProtocolType = long },
+			"protocol":      func(r *JoinRequest) { r.Protocols = protocols("a", long) },
+		} {
+			r := joinOf("")
+			change(&r)
+			if got := await(t, c.Join(r)); !errors.Is(got.Err, ErrInvalidRequest) {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
+	})
+}
+
 // TestManyGroupsAreCheap keeps members in thousands of groups: there is one
 // deadline for each group, and none for what is empty.
 func TestManyGroupsAreCheap(t *testing.T) {

@@ -4,8 +4,12 @@ import "errors"
 
 // What a request can be refused with. The broker turns each into one Kafka code.
 var (
-	// ErrInvalidGroupID means the group id is empty where that is not allowed.
+	// ErrInvalidGroupID means the group id is empty where that is not allowed, or
+	// longer than the journal can hold.
 	ErrInvalidGroupID = errors.New("the group id is invalid")
+	// ErrInvalidRequest means a string of the request is longer than the journal
+	// can hold.
+	ErrInvalidRequest = errors.New("a string of the request is too long")
 	// ErrNotCoordinator means this broker does not lead the group's partition.
 	ErrNotCoordinator = errors.New("this is not the group's coordinator")
 	// ErrLoading means the group's partition is still being read.

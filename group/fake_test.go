@@ -25,25 +25,24 @@ var errDead = errors.New("the process is dead")
 // fakeLog is a partition in memory. Its disk syncs when somebody waits for a
 // commit. It can be made to die at its n-th step, on any side of any effect.
 type fakeLog struct {
-	mu          sync.Mutex
-	epoch       int32
-	leading     bool
-	batches     []record.Batch
-	start       int64
-	hw, end     int64
-	synced      int64 // what a power cut leaves
-	replicated  bool  // commits do not wait for the disk
-	held        chan struct{}
-	failAppend  error
-	failWait    error
-	steps       int
-	crashAt     int // 0: never
-	dead        bool
-	subs        map[chan<- struct{}]struct{}
-	appends     int
-	trims       int
-	maxBatch    int
-	beforeTrims []int64 // log ends seen when trimming
+	mu         sync.Mutex
+	epoch      int32
+	leading    bool
+	batches    []record.Batch
+	start      int64
+	hw, end    int64
+	synced     int64 // what a power cut leaves
+	replicated bool  // commits do not wait for the disk
+	held       chan struct{}
+	failAppend error
+	failWait   error
+	steps      int
+	crashAt    int // 0: never
+	dead       bool
+	subs       map[chan<- struct{}]struct{}
+	appends    int
+	trims      int
+	maxBatch   int
 }
 
 func newFakeLog() *fakeLog {

@@ -26,6 +26,16 @@ type JoinRequest struct {
 	SkipAssignment bool
 }
 
+// tooLong says that the journal could not hold the member.
+func (r *JoinRequest) tooLong() bool {
+	for _, p := range r.Protocols {
+		if len(p.Name) > maxString {
+			return true
+		}
+	}
+	return len(r.ClientID) > maxString || len(r.Host) > maxString || len(r.ProtocolType) > maxString || r.InstanceID != nil && len(*r.InstanceID) > maxString
+}
+
 // JoinResult is the answer to a JoinGroup.
 type JoinResult struct {
 	Err            error

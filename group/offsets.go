@@ -73,7 +73,7 @@ func (g *group) commitRecords(r *CommitRequest) (tps []topicPartition, cs []comm
 	}
 	errs = make([]error, len(r.Offsets))
 	for i, o := range r.Offsets {
-		if len(o.Metadata) > g.h.limits().MaxMetadata {
+		if len(o.Metadata) > min(g.h.limits().MaxMetadata, maxString) {
 			errs[i] = ErrMetadataTooLarge
 			continue
 		}

@@ -22,6 +22,11 @@ const (
 	valueGroup = 3
 )
 
+// maxString bounds what a client names: the journal's strings have lengths of 16
+// bits, while requests of later versions carry longer ones. It leaves room for what
+// is added to make a member id.
+const maxString = 1<<15 - 1 - 64
+
 // topicPartition names a partition as commits do.
 type topicPartition struct {
 	topic     string

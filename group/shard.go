@@ -102,7 +102,7 @@ func (s *shard) lead(ctx context.Context, log Log, epoch int32) error {
 	if err != nil {
 		if ctx.Err() == nil {
 			// Not in a loop as fast as the disk can fail.
-			t := time.NewTimer(200 * time.Millisecond)
+			t := time.NewTimer(time.Second)
 			defer t.Stop()
 			select {
 			case <-t.C:

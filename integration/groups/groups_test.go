@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -391,5 +392,59 @@ func TestAdminOfGroups(t *testing.T) {
 	n.Up()
 	if got := committedAt(t, adm, "other", "t"); len(got) > 0 {
 		t.Fatalf("after a kill they are back: %v", got)
+	}
+}
+
+// TestKillKeepsAcknowledgedCommits kills the server while many groups commit, again
+// and again: each group's offset is the last one acknowledged, or the one that was
+// on its way.
+func TestKillKeepsAcknowledgedCommits(t *testing.T) {
+	const workers, kills, between = 8, 4, 400
+	n := node.Start(t, fast...)
+	newTopic(t, n, "t")
+	type worker struct{ acked, asked int64 }
+	all := make([]worker, workers)
+	for round := range kills {
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(within(t))
+		var acks atomic.Int64
+		enough := make(chan struct{})
+		for i := range all {
+			w := &all[i]
+			adm := kadm.NewClient(client(t, n))
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for ctx.Err() == nil {
+					w.asked++
+					var o kadm.Offsets
+					o.Add(kadm.Offset{Topic: "t", Partition: 1, At: w.asked, LeaderEpoch: -1})
+					if err := adm.CommitAllOffsets(ctx, fmt.Sprint("w", i), o); err != nil {
+						return // what became of it is not known
+					}
+					w.acked = w.asked
+					if acks.Add(1) == between {
+						close(enough)
+					}
+				}
+			}()
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			t.Fatal("the groups do not commit")
+		}
+		n.Kill()
+		cancel()
+		wg.Wait()
+		n.Up()
+		adm := kadm.NewClient(client(t, n))
+		for i := range all {
+			got := committedAt(t, adm, fmt.Sprint("w", i), "t")[1]
+			if got != all[i].acked && got != all[i].asked {
+				t.Fatalf("round %d: group %d is at %d; %d was acknowledged and %d asked", round, i, got, all[i].acked, all[i].asked)
+			}
+			all[i] = worker{got, got}
+		}
 	}
 }
