@@ -33,10 +33,10 @@ type realNode struct {
 // start opens what is in path; store holds the cluster's facts over restarts.
 func start(t testing.TB, store *memory.Server, path string, durability string) *realNode {
 	t.Helper()
-	return startOn(t, disk.OS(), store, path, durability)
+	return startOn(t, disk.OS(), store, path, map[string]string{"firn.durability": durability})
 }
 
-func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, durability string) *realNode {
+func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, static map[string]string) *realNode {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -51,7 +51,7 @@ func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, dura
 	var err error
 	n.dir, err = replication.OpenDataDir(fsys, path, "c", 1)
 	must(err)
-	n.meta, err = metadata.Open(ctx, metadata.Config{Store: store.Open(), Cluster: "c", NodeID: 1, ClusterID: n.dir.Meta.ClusterID, Now: time.Now, Static: map[string]string{"firn.durability": durability}})
+	n.meta, err = metadata.Open(ctx, metadata.Config{Store: store.Open(), Cluster: "c", NodeID: 1, ClusterID: n.dir.Meta.ClusterID, Now: time.Now, Static: static})
 	must(err)
 	must(n.dir.Adopt(n.meta.Image().ClusterID()))
 	must(n.meta.RegisterBroker(ctx, metadata.Broker{Node: 1, Incarnation: n.dir.Meta.Incarnation, DirIDs: []string{n.dir.Meta.DirID}, Endpoints: []metadata.Endpoint{{Name: "P", Host: "h", Port: 9092, Protocol: "PLAINTEXT"}}}))
@@ -211,7 +211,7 @@ func (f gatedFile) Datasync() error {
 // move, or a power cut would leave nothing at all.
 func TestTrimWaitsForTheDisk(t *testing.T) {
 	gate := &syncGate{FS: disk.OS(), entered: make(chan struct{}, 1), open: make(chan struct{})}
-	n := startOn(t, gate, memory.NewServer(1, time.Now), t.TempDir(), "replicated")
+	n := startOn(t, gate, memory.NewServer(1, time.Now), t.TempDir(), map[string]string{"firn.durability": "replicated"})
 	defer n.stop()
 	for i := range 200 {
 		committedOK(t, n.Commit(commitOf("g", "t", int32(i%3), int64(i))))
@@ -274,5 +274,36 @@ func TestMembersAndOffsetsOnARealDisk(t *testing.T) {
 	defer n.stop()
 	if after := n.state(); len(before) != 1 || !maps.Equal(before, after) {
 		t.Fatalf("before %q, after %q", before, after)
+	}
+}
+
+// BenchmarkDurableCommits has 64 groups commit as fast as each gets its answers, in
+// journals of 1, 8 and 50 partitions that wait for the disk.
+func BenchmarkDurableCommits(b *testing.B) {
+	for _, partitions := range []int{1, 8, 50} {
+		b.Run(fmt.Sprintf("partitions=%d", partitions), func(b *testing.B) {
+			n := startOn(b, disk.OS(), memory.NewServer(1, time.Now), b.TempDir(), map[string]string{
+				"firn.durability": "fsync", "offsets.topic.num.partitions": strconv.Itoa(partitions),
+			})
+			defer n.stop()
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for w := range 64 {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						r, err := n.Commit(commitOf(fmt.Sprint("group-", w), "orders", int32(i%10), i)).Wait(context.Background())
+						if err != nil || r.Err != nil {
+							b.Errorf("commit: %v %v", err, r.Err)
+							return
+						}
+					}
+				}()
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+		})
 	}
 }

@@ -32,7 +32,8 @@ var brokerSpecs = sortSpecs(append(topicFallbacks(), []spec{
 	// Not Kafka's 50. A partition of this topic is a journal with a sync of its own,
 	// so on one node more of them only split what one sync could carry, and the
 	// number cannot grow later without moving groups away from their offsets. Eight
-	// leave room to spread groups over the brokers of a small cluster.
+	// leave room to spread groups over the brokers of a small cluster
+	// (docs/decisions/0004-group-journal.md).
 	{name: "offsets.topic.num.partitions", typ: TypeInt, def: "8", check: atLeast(1), doc: "Partitions of __consumer_offsets."},
 	{name: "offsets.topic.replication.factor", typ: TypeShort, def: "3", check: atLeast(1), doc: "Replication factor of __consumer_offsets, at most the brokers there are."},
 	{name: "offsets.topic.segment.bytes", typ: TypeInt, def: "104857600", check: atLeast(1), doc: "Segment size of __consumer_offsets."},
