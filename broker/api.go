@@ -17,12 +17,16 @@ type Request struct {
 
 // Reply says how a request is answered.
 type Reply struct {
-	// Response is the answer when it is ready. With no Response and no Wait the
+	// Response is the answer when it is ready. With no Response, Wait or Park the
 	// request has no answer (Produce with acks=0).
 	Response kmsg.Response
 	// Wait makes an answer that is not ready yet. It runs in a goroutine of the
 	// connection; answers still leave in the order of the requests.
 	Wait func(ctx context.Context) kmsg.Response
+	// Park is Wait for an answer that comes by itself: what makes it is at work
+	// already, and there is only to wait. The connection's writer runs it when its
+	// turn comes, so a parked request takes no goroutine.
+	Park func(ctx context.Context) kmsg.Response
 	// Close closes the connection once everything before is answered.
 	Close bool
 }

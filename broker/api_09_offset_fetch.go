@@ -47,7 +47,7 @@ func offsetFetch(_ context.Context, s *Server, r *Request) Reply {
 	if !waits {
 		return Reply{Response: finish(context.Background())}
 	}
-	return Reply{Wait: func(ctx context.Context) kmsg.Response {
+	return Reply{Park: func(ctx context.Context) kmsg.Response {
 		ctx, cancel := context.WithTimeout(ctx, journalTimeout)
 		defer cancel()
 		return finish(ctx)

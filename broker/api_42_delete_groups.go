@@ -43,7 +43,7 @@ func deleteGroups(_ context.Context, s *Server, r *Request) Reply {
 	if len(answers) == 0 {
 		return Reply{Response: resp}
 	}
-	return Reply{Wait: func(ctx context.Context) kmsg.Response {
+	return Reply{Park: func(ctx context.Context) kmsg.Response {
 		ctx, cancel := context.WithTimeout(ctx, journalTimeout)
 		defer cancel()
 		for i, a := range answers {

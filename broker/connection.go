@@ -57,7 +57,8 @@ type Conn struct {
 type answer struct {
 	r     *Request
 	resp  kmsg.Response
-	ready chan struct{} // nil when resp is there already
+	ready chan struct{} // nil when resp is there already, or parked
+	park  func(context.Context) kmsg.Response
 	size  int64
 	close bool
 	start time.Time
@@ -216,7 +217,7 @@ func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
 		return fmt.Errorf("%s v%d cannot be decoded: %w", a.name, r.Version, err)
 	}
 	reply := a.handle(c.ctx, c.s, r)
-	ans.resp, ans.close = reply.Response, reply.Close
+	ans.resp, ans.close, ans.park = reply.Response, reply.Close, reply.Park
 	if reply.Wait != nil {
 		ans.ready = make(chan struct{})
 		writer.Add(1)
@@ -231,7 +232,7 @@ func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
 			}()
 			ans.resp = reply.Wait(c.ctx)
 		}()
-	} else if ans.resp == nil && !ans.close {
+	} else if ans.resp == nil && ans.park == nil && !ans.close {
 		c.s.metrics.byKey[r.Key].n.Inc()
 		return nil // no answer was asked for
 	}
@@ -288,7 +289,7 @@ func (c *Conn) send(a *answer, writer *sync.WaitGroup) error {
 		}
 		return errors.New("a request that wants no answer failed")
 	}
-	if a.ready == nil && c.queued.Load() == 0 {
+	if a.ready == nil && a.park == nil && c.queued.Load() == 0 {
 		var err error
 		if c.out, err = c.write(a, c.out); cap(c.out) > keepBuffer {
 			c.out = nil
@@ -318,6 +319,9 @@ func (c *Conn) writeInOrder() {
 		if a.ready != nil {
 			<-a.ready
 		}
+		if a.park != nil && !failed {
+			c.unpark(a)
+		}
 		if !failed {
 			var err error
 			if buf, err = c.write(a, buf); err != nil {
@@ -336,6 +340,17 @@ func (c *Conn) writeInOrder() {
 		default:
 		}
 	}
+}
+
+// unpark waits for a parked answer. A panic ends the connection.
+func (c *Conn) unpark(a *answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.logger.Error("BUG: request panicked", "event", "request_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.resp, a.close = nil, true
+		}
+	}()
+	a.resp = a.park(c.ctx)
 }
 
 // write encodes and sends one answer. A panic of the encoder ends the connection.

@@ -13,13 +13,13 @@ import (
 // Kafka's offsets.commit.timeout.ms. What was asked may still be done.
 const journalTimeout = 5 * time.Second
 
-// later answers when a is there: at once, or in a goroutine of the connection. A
-// timeout of 0 waits for as long as the connection lives.
+// later answers when a is there: at once, or parked. A timeout of 0 waits for as
+// long as the connection lives.
 func later[T any](a group.Answer[T], timeout time.Duration, fill func(T, error) kmsg.Response) Reply {
 	if v, ok := a.Now(); ok {
 		return Reply{Response: fill(v, nil)}
 	}
-	return Reply{Wait: func(ctx context.Context) kmsg.Response {
+	return Reply{Park: func(ctx context.Context) kmsg.Response {
 		if timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, timeout)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -439,6 +440,20 @@ func TestParkedJoinBlocksOnlyItsConnection(t *testing.T) {
 
 	b.send(3, join("")) // parked until the first member joins again
 	b.send(0, kmsg.NewPtrListGroupsRequest())
+	// A crowd joins too: parked requests take no goroutines.
+	before := runtime.NumGoroutine()
+	const crowd = 60
+	for range crowd {
+		b.send(3, join(""))
+	}
+	describe := kmsg.NewPtrDescribeGroupsRequest()
+	describe.Groups = []string{"g"}
+	for members := 0; members != crowd+2; {
+		members = len(ask(a, 1, describe, kmsg.NewPtrDescribeGroupsResponse()).Groups[0].Members)
+	}
+	if more := runtime.NumGoroutine() - before; more > crowd/2 {
+		t.Errorf("%d parked joins took %d goroutines", crowd, more)
+	}
 	beat := kmsg.NewPtrHeartbeatRequest()
 	beat.Group, beat.MemberID, beat.Generation = "g", first.MemberID, 1
 	deadline := time.Now().Add(10 * time.Second)
@@ -447,7 +462,7 @@ func TestParkedJoinBlocksOnlyItsConnection(t *testing.T) {
 			t.Fatal("the first member never hears of the second")
 		}
 	}
-	if r := ask(a, 3, join(first.MemberID), kmsg.NewPtrJoinGroupResponse()); r.ErrorCode != 0 || r.Generation != 2 || len(r.Members) != 2 {
+	if r := ask(a, 3, join(first.MemberID), kmsg.NewPtrJoinGroupResponse()); r.ErrorCode != 0 || r.Generation != 2 || len(r.Members) != crowd+2 {
 		t.Fatalf("%+v", r)
 	}
 	if r := receive(b, 3, kmsg.NewPtrJoinGroupResponse()); r.ErrorCode != 0 || r.Generation != 2 {
