@@ -123,7 +123,7 @@ func (s *shard) serve(ctx context.Context, w *writer) error {
 			if lost(err) {
 				return err
 			}
-			s.logger.Warn("group journal refused an append", "event", "group_append_failed", "err", err)
+			s.logger.Warn("group journal could not be written", "event", "group_journal_failed", "err", err)
 		}
 	}
 }
