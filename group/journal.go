@@ -111,6 +111,11 @@ func (s *shard) serve(ctx context.Context, w *writer) error {
 		}
 		_, err := w.write(ctx, records)
 		s.mu.Lock()
+		if err != nil && lost(err) {
+			// Before anybody is told: whoever asks again must not be answered from
+			// a memory that may be behind the log.
+			s.refuseLocked(ErrLoading)
+		}
 		for i, e := range taken {
 			taken[i] = nil
 			e.done(refusal(err))

@@ -136,8 +136,9 @@ func (s *shard) lead(ctx context.Context, log Log, epoch int32) error {
 	}
 	s.dropDeletedLocked(s.c.cfg.Cluster.Image().Tombstones())
 	close(s.ready)
+	groups := len(s.groups)
 	s.mu.Unlock()
-	s.logger.Debug("groups are loaded", "event", "groups_loaded", "epoch", epoch, "groups", len(f.groups), "bytes", f.bytes, "took", s.c.cfg.Now().Sub(began))
+	s.logger.Debug("groups are loaded", "event", "groups_loaded", "epoch", epoch, "groups", groups, "bytes", f.bytes, "took", s.c.cfg.Now().Sub(began))
 	return s.serve(ctx, w)
 }
 
@@ -146,8 +147,7 @@ func (s *shard) lead(ctx context.Context, log Log, epoch int32) error {
 func (s *shard) unload(err, status error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wasReady := s.status == nil
-	s.status = status
+	s.refuseLocked(status)
 	queue := s.queue
 	s.queue, s.queued = nil, 0
 	for _, e := range queue {
@@ -157,9 +157,14 @@ func (s *shard) unload(err, status error) {
 		g.fail(err)
 	}
 	s.groups, s.unknown, s.wakes = nil, nil, nil
-	if wasReady {
+}
+
+// refuseLocked refuses requests with status from now on.
+func (s *shard) refuseLocked(status error) {
+	if s.status == nil {
 		s.ready = make(chan struct{})
 	}
+	s.status = status
 }
 
 // awaitReady returns when the groups are loaded.
