@@ -188,9 +188,7 @@ func (l *Log) rollLocked() error {
 		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, indexName(old.base)))
 	}
 	l.producers.Load().expire(l.cfg.Now().Add(-l.cfg.ProducerExpiry).UnixMilli())
-	if l.ckpt.get().snapshot == base {
-		// The checkpoint's own snapshot is synced and says the same.
-	} else if err := l.writeSnapshot(base, l.producers.Load().states()); err != nil {
+	if err := l.writeSnapshot(base, l.producers.Load().states()); err != nil {
 		l.logger.Warn("producer snapshot was not written", "event", "snapshot_write_failed", "segment", base, "err", err)
 	}
 	old.sealed.Store(true)

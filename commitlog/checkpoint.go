@@ -25,7 +25,8 @@ const (
 	checkpointMagic = "FCKP"
 	checkpointMajor = 1
 	slotSize        = 4096
-	slotBytes       = 84
+	slotBytes       = 108
+	slotBytesMinor0 = 84 // without the three fields of the active segment
 )
 
 // noSnapshot in checkpoint.snapshot says that there were no producers.
@@ -35,7 +36,6 @@ const noSnapshot = -1
 type checkpoint struct {
 	seq        uint64
 	clean      bool  // written by Close, after everything else
-	txns       bool  // the log has had transactions
 	synced     int64 // everything below is synced
 	segment    int64 // base of the segment that holds synced
 	pos        int64 // its size at synced
@@ -43,29 +43,28 @@ type checkpoint struct {
 	hw         int64
 	start      int64
 	localStart int64
+	// Of the segment that holds synced, below synced.
+	maxTs, maxTsOffset, firstAppend int64
 }
 
 // position is where a flush found the end of the log.
 type position struct {
-	synced, segment, pos int64
-	txns                 bool
+	synced, segment, pos            int64
+	maxTs, maxTsOffset, firstAppend int64
 }
 
 func (c checkpoint) encode() []byte {
 	b := make([]byte, 0, slotBytes)
 	b = append(b, checkpointMagic...)
 	b = binary.BigEndian.AppendUint16(b, checkpointMajor)
-	b = binary.BigEndian.AppendUint16(b, 0)
+	b = binary.BigEndian.AppendUint16(b, 1)
 	b = binary.BigEndian.AppendUint64(b, c.seq)
 	flags := uint64(0)
 	if c.clean {
 		flags |= 1
 	}
-	if c.txns {
-		flags |= 2
-	}
 	b = binary.BigEndian.AppendUint64(b, flags)
-	for _, v := range []int64{c.synced, c.segment, c.pos, c.snapshot, c.hw, c.start, c.localStart} {
+	for _, v := range []int64{c.synced, c.segment, c.pos, c.snapshot, c.hw, c.start, c.localStart, c.maxTs, c.maxTsOffset, c.firstAppend} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -74,8 +73,14 @@ func (c checkpoint) encode() []byte {
 var errCheckpoint = errors.New("no readable checkpoint")
 
 func decodeCheckpoint(b []byte) (c checkpoint, err error) {
-	if len(b) < slotBytes || string(b[:4]) != checkpointMagic ||
-		crc32.Checksum(b[:slotBytes-4], castagnoli) != binary.BigEndian.Uint32(b[slotBytes-4:]) {
+	if len(b) < slotBytes || string(b[:4]) != checkpointMagic {
+		return c, errCheckpoint
+	}
+	size := slotBytes
+	if binary.BigEndian.Uint16(b[6:]) == 0 {
+		size = slotBytesMinor0
+	}
+	if crc32.Checksum(b[:size-4], castagnoli) != binary.BigEndian.Uint32(b[size-4:]) {
 		return c, errCheckpoint
 	}
 	if major := binary.BigEndian.Uint16(b[4:]); major != checkpointMajor {
@@ -83,8 +88,12 @@ func decodeCheckpoint(b []byte) (c checkpoint, err error) {
 	}
 	c.seq = binary.BigEndian.Uint64(b[8:])
 	flags := binary.BigEndian.Uint64(b[16:])
-	c.clean, c.txns = flags&1 != 0, flags&2 != 0
-	for i, p := range []*int64{&c.synced, &c.segment, &c.pos, &c.snapshot, &c.hw, &c.start, &c.localStart} {
+	c.clean = flags&1 != 0
+	for i, p := range []*int64{&c.synced, &c.segment, &c.pos, &c.snapshot, &c.hw, &c.start, &c.localStart, &c.maxTs, &c.maxTsOffset, &c.firstAppend} {
+		if 24+8*i >= size-4 {
+			*p = -1 // what minor 0 did not say is folded again
+			continue
+		}
 		*p = int64(binary.BigEndian.Uint64(b[24+8*i:]))
 	}
 	if c.synced < c.segment || c.segment < c.localStart || c.pos < 0 || c.localStart < 0 || c.start < 0 || c.snapshot < noSnapshot {
@@ -106,7 +115,13 @@ func (k *checkpointer) open(fsys disk.FS, dir string) (found bool, err error) {
 	name := filepath.Join(dir, checkpointName)
 	_, err = fsys.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := disk.WriteFileAtomic(fsys, name, make([]byte, 2*slotSize)); err != nil {
+		// The log's first flush syncs the folder and, with the first slot, the file.
+		f, err := fsys.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+		if err == nil {
+			_, err = f.WriteAt(make([]byte, 2*slotSize), 0)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
 			return false, fmt.Errorf("make checkpoint: %w", err)
 		}
 	} else if err != nil {
@@ -172,19 +187,20 @@ func (k *checkpointer) close() error {
 // checkpoint records that everything below at.synced is synced. A failure to
 // write the producer snapshot only keeps the old checkpoint; a failed sync of the
 // slot takes the log offline.
-func (l *Log) checkpoint(at position, states []ProducerState, clean bool, now int64) error {
+func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedTxn, now int64) error {
 	failpoint.Hit(failpoint.Checkpoint)
 	snapshot := int64(noSnapshot)
-	if len(states) > 0 {
+	if len(states) > 0 || len(aborted) > 0 {
 		snapshot = at.synced
-		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(snapshot)), encodeSnapshot(snapshot, states)); err != nil {
+		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, foldName(snapshot)), encodeSnapshot(snapshot, states, aborted)); err != nil {
 			l.logger.Warn("checkpoint was not written", "event", "checkpoint_failed", "err", err)
 			return nil
 		}
 	}
 	old := l.ckpt.get()
 	err := l.ckpt.update(func(c *checkpoint) {
-		c.clean, c.txns, c.synced, c.segment, c.pos, c.snapshot = clean, at.txns, at.synced, at.segment, at.pos, snapshot
+		c.synced, c.segment, c.pos, c.snapshot = at.synced, at.segment, at.pos, snapshot
+		c.maxTs, c.maxTsOffset, c.firstAppend = at.maxTs, at.maxTsOffset, at.firstAppend
 		c.hw = l.hw.Load()
 		c.segment = max(c.segment, c.localStart)
 	})
@@ -192,33 +208,27 @@ func (l *Log) checkpoint(at position, states []ProducerState, clean bool, now in
 		return l.fail(err)
 	}
 	l.lastCkpt.Store(now)
-	if old.snapshot != noSnapshot && old.snapshot != snapshot && !l.isBase(old.snapshot) {
-		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, snapshotName(old.snapshot)))
+	if old.snapshot != noSnapshot && old.snapshot != snapshot {
+		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, foldName(old.snapshot)))
 	}
 	return nil
 }
 
-func (l *Log) isBase(offset int64) bool {
-	segs := *l.segments.Load()
-	i := find(segs, offset)
-	return i >= 0 && segs[i].base == offset
-}
-
-// writeSnapshot stores the fold at a segment's base, for ProducersAt. It is not
-// synced: a torn one is noticed and folded again from the one before.
+// writeSnapshot stores the fold at a segment's base, for ProducersAt. It is synced
+// with the segment that ends there, before any checkpoint passes it.
 func (l *Log) writeSnapshot(offset int64, states []ProducerState) error {
 	f, err := l.cfg.FS.OpenFile(filepath.Join(l.cfg.Dir, snapshotName(offset)), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(encodeSnapshot(offset, states), 0)
+	_, err = f.WriteAt(encodeSnapshot(offset, states, nil), 0)
 	return errors.Join(err, f.Close())
 }
 
-func readSnapshot(fsys disk.FS, dir string, offset int64) (int64, []ProducerState, error) {
-	raw, err := disk.ReadFile(fsys, filepath.Join(dir, snapshotName(offset)), maxSnapshot)
+func readSnapshot(fsys disk.FS, dir, name string) (int64, []ProducerState, []AbortedTxn, error) {
+	raw, err := disk.ReadFile(fsys, filepath.Join(dir, name), maxSnapshot)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	return decodeSnapshot(raw)
 }

@@ -1,6 +1,10 @@
 package commitlog
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/firnlog/firn/internal/disk"
@@ -104,9 +108,17 @@ func (l *Log) flushHeld(force bool) error {
 	due := force || l.sinceCkpt >= l.cfg.CheckpointBytes ||
 		now-l.lastCkpt.Load() >= l.cfg.CheckpointEvery.Milliseconds()
 	var states []ProducerState
+	var aborted []AbortedTxn
 	if due {
 		states = l.producers.Load().states()
-		at.txns = l.producers.Load().any
+		from := active.base
+		if k := l.ckpt.get(); k.snapshot == end {
+			// This snapshot takes the place of the file that the last checkpoint
+			// needs until the next one is written: it must say as much.
+			from = min(from, k.segment)
+		}
+		aborted = l.aborted.decidedIn(from, end)
+		at.maxTs, at.maxTsOffset, at.firstAppend = active.maxTs.Load(), active.maxTsOffset.Load(), active.firstAppend.Load()
 		l.sinceCkpt = 0
 	}
 	// The descriptor stays open from the write to the sync, or the error of a
@@ -120,6 +132,12 @@ func (l *Log) flushHeld(force bool) error {
 	for _, s := range dirty {
 		if err := s.file.Datasync(); err != nil {
 			return l.fail(err)
+		}
+		// With these two on disk a recovery never folds a sealed segment again.
+		for _, name := range []string{indexName(s.base), snapshotName(s.end.Load())} {
+			if err := l.syncFile(name); err != nil {
+				return l.fail(err)
+			}
 		}
 	}
 	if file != nil && (end > l.synced.Load() || force) {
@@ -144,7 +162,20 @@ func (l *Log) flushHeld(force bool) error {
 		}
 	}
 	if due {
-		return l.checkpoint(at, states, false, now)
+		return l.checkpoint(at, states, aborted, now)
 	}
 	return nil
+}
+
+// syncFile syncs a file of the log's folder; one that a full disk kept from being
+// written is no error.
+func (l *Log) syncFile(name string) error {
+	f, err := l.cfg.FS.OpenFile(filepath.Join(l.cfg.Dir, name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

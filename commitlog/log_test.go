@@ -600,7 +600,7 @@ func TestStartNeverHidesLaterRecords(t *testing.T) {
 
 func FuzzDecoders(f *testing.F) {
 	f.Add(encodeEpochs([]EpochStart{{1, 0}, {2, 5}}))
-	f.Add(encodeSnapshot(9, []ProducerState{{ID: 1, TxnFirst: -1, Batches: []SeqRange{{0, 1, 2, 3, 4}}}}))
+	f.Add(encodeSnapshot(9, []ProducerState{{ID: 1, TxnFirst: -1, Batches: []SeqRange{{0, 1, 2, 3, 4}}}}, []AbortedTxn{{1, 2, 3, 4}}))
 	f.Add(encodeIndex(indexHeader{base: 0, end: 10, size: 100}, []indexEntry{{0, 0, -1}}, []AbortedTxn{{1, 2, 3, 4}}))
 	f.Add(checkpoint{seq: 1, snapshot: noSnapshot}.encode())
 	f.Add(encodeMeta([16]byte{1}, "t", 3))

@@ -299,18 +299,20 @@ func restoreProducers(list []ProducerState) *producers {
 	return p
 }
 
-// Snapshot file: magic, version, offset, count, producers, CRC-32C over all of
-// it. All numbers are big endian.
+// Snapshot file: magic, version, offset, count, producers, count, aborted
+// transactions, CRC-32C over all of it. All numbers are big endian. The aborted
+// transactions are those decided in the segment that holds the offset, below it:
+// older segments have theirs in their index files.
 const (
 	snapshotMagic = "FPRD"
 	snapshotMajor = 1
 	maxSnapshot   = 256 << 20
 )
 
-func encodeSnapshot(offset int64, list []ProducerState) []byte {
+func encodeSnapshot(offset int64, list []ProducerState, aborted []AbortedTxn) []byte {
 	b := append([]byte(nil), snapshotMagic...)
 	b = binary.BigEndian.AppendUint16(b, snapshotMajor)
-	b = binary.BigEndian.AppendUint16(b, 0)
+	b = binary.BigEndian.AppendUint16(b, 1)
 	b = binary.BigEndian.AppendUint64(b, uint64(offset))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
 	for _, st := range list {
@@ -328,32 +330,36 @@ func encodeSnapshot(offset int64, list []ProducerState) []byte {
 			b = binary.BigEndian.AppendUint64(b, uint64(r.Timestamp))
 		}
 	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(aborted)))
+	for _, a := range aborted {
+		b = appendAborted(b, a)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-func decodeSnapshot(b []byte) (offset int64, list []ProducerState, err error) {
+func decodeSnapshot(b []byte) (offset int64, list []ProducerState, aborted []AbortedTxn, err error) {
 	bad := fmt.Errorf("producer snapshot is torn")
 	if len(b) < 24 || string(b[:4]) != snapshotMagic {
-		return 0, nil, bad
+		return 0, nil, nil, bad
 	}
 	body := b[:len(b)-4]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[len(body):]) {
-		return 0, nil, bad
+		return 0, nil, nil, bad
 	}
 	if major := binary.BigEndian.Uint16(b[4:]); major != snapshotMajor {
-		return 0, nil, fmt.Errorf("producer snapshot format %d is not one this build reads (%d): start a newer firn", major, snapshotMajor)
+		return 0, nil, nil, fmt.Errorf("producer snapshot format %d is not one this build reads (%d): start a newer firn", major, snapshotMajor)
 	}
 	offset = int64(binary.BigEndian.Uint64(b[8:]))
 	count := int(binary.BigEndian.Uint32(b[16:]))
 	p := body[20:]
 	const fixed, each = 31, 32
 	if count > len(p)/fixed {
-		return 0, nil, bad
+		return 0, nil, nil, bad
 	}
 	list = make([]ProducerState, 0, count)
 	for range count {
 		if len(p) < fixed {
-			return 0, nil, bad
+			return 0, nil, nil, bad
 		}
 		st := ProducerState{
 			ID: int64(binary.BigEndian.Uint64(p)), Epoch: int16(binary.BigEndian.Uint16(p[8:])),
@@ -363,7 +369,7 @@ func decodeSnapshot(b []byte) (offset int64, list []ProducerState, err error) {
 		n := int(p[30])
 		p = p[fixed:]
 		if n > rememberedBatches || len(p) < n*each {
-			return 0, nil, bad
+			return 0, nil, nil, bad
 		}
 		for range n {
 			st.Batches = append(st.Batches, SeqRange{
@@ -374,8 +380,16 @@ func decodeSnapshot(b []byte) (offset int64, list []ProducerState, err error) {
 		}
 		list = append(list, st)
 	}
-	if len(p) != 0 {
-		return 0, nil, bad
+	if binary.BigEndian.Uint16(b[6:]) >= 1 { // minor 0 had no aborted transactions
+		if len(p) < 4 || int64(binary.BigEndian.Uint32(p))*abortedSize != int64(len(p)-4) {
+			return 0, nil, nil, bad
+		}
+		for p = p[4:]; len(p) > 0; p = p[abortedSize:] {
+			aborted = append(aborted, decodeAborted(p))
+		}
 	}
-	return offset, list, nil
+	if len(p) != 0 {
+		return 0, nil, nil, bad
+	}
+	return offset, list, aborted, nil
 }

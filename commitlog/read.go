@@ -227,7 +227,7 @@ func (l *Log) ProducersAt(offset int64) ([]ProducerState, error) {
 	}
 	p, from := newProducers(), 0
 	for j := i; j >= 0; j-- {
-		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, segs[j].base)
+		at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(segs[j].base))
 		if err == nil && at == segs[j].base {
 			p, from = restoreProducers(list), j
 			break

@@ -24,6 +24,9 @@ type Recovery struct {
 	CutBytes int64
 	// Clean says that the log was closed cleanly and trusted without a scan.
 	Clean bool
+	// Refolded says that files were missing or damaged that a power cut cannot
+	// take, and what they said was folded again from the batches.
+	Refolded bool
 }
 
 // Open opens or makes the log in cfg.Dir, which exists. After a clean close it
@@ -83,15 +86,16 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	if at < 0 && (k.pos > 0 || k.synced > k.segment || len(bases) > 0 && bases[0] < k.segment) {
 		return fmt.Errorf("%w: segment %d is missing", ErrDamaged, k.segment)
 	}
-	segs, rebuild, err := l.openSealed(bases[:max(at, 0)], k)
+	segs, bad, err := l.openSealed(bases[:max(at, 0)], k)
 	l.segments.Store(&segs)
 	if err != nil {
 		return err
 	}
-	if err := l.restoreFolds(segs, k, &rebuild); err != nil {
+	refold, err := l.restoreFolds(segs, k, bad, rec)
+	if err != nil {
 		return err
 	}
-	end, err := l.scan(ctx, bases[max(at, 0):], k, rebuild, rec)
+	end, err := l.scan(ctx, bases[max(at, 0):], k, refold, rec)
 	if err != nil {
 		return err
 	}
@@ -136,6 +140,13 @@ func (l *Log) listFolder() ([]int64, error) {
 			}
 			continue
 		}
+		if digits, ok := strings.CutSuffix(name, foldSuffix); ok && digits != fmt.Sprintf("%020d", l.ckpt.get().snapshot) {
+			// Of a checkpoint that was not finished, or of an older one.
+			if err := l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, name)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		digits, ok := strings.CutSuffix(name, ".log")
 		if !ok || len(digits) != 20 {
 			continue
@@ -160,9 +171,10 @@ func (l *Log) removeFiles(base int64) error {
 }
 
 // openSealed describes the segments before the one of the checkpoint, from their
-// index headers; where those are no use, from the batches. rebuild says that some
-// aborted transactions have to be folded again.
-func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild bool, err error) {
+// index headers; where those are no use, from the batches. bad is the first one
+// whose aborted transactions are not known, len(segs) when there is none.
+func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, bad int, err error) {
+	bad = len(bases)
 	for i, base := range bases {
 		next := k.segment
 		if i+1 < len(bases) {
@@ -173,7 +185,7 @@ func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild 
 		s.sealed.Store(true)
 		st, err := l.cfg.FS.Stat(s.path())
 		if err != nil {
-			return segs, false, err
+			return segs, bad, err
 		}
 		s.size.Store(st.Size())
 		s.idx.prefix = st.Size()
@@ -186,10 +198,12 @@ func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild 
 			if h.aborted > 0 {
 				raw, err := disk.ReadFile(l.cfg.FS, filepath.Join(l.cfg.Dir, indexName(base)), maxIndexBytes)
 				if err != nil {
-					return segs, false, err
+					return segs, bad, err
 				}
 				_, _, list, err := decodeIndex(raw)
-				rebuild = rebuild || err != nil
+				if err != nil {
+					bad = min(bad, i)
+				}
 				for _, a := range list {
 					l.aborted.add(a)
 				}
@@ -197,9 +211,9 @@ func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild 
 			continue
 		}
 		if err != nil && !errors.Is(err, errIndex) {
-			return segs, false, err
+			return segs, bad, err
 		}
-		rebuild = rebuild || k.txns
+		bad = min(bad, i)
 		s.firstAppend.Store(max(1, st.ModTime().UnixMilli()))
 		end := base
 		if err := s.fold(0, st.Size(), func(b record.Batch) error {
@@ -213,46 +227,39 @@ func (l *Log) openSealed(bases []int64, k checkpoint) (segs []*segment, rebuild 
 			}
 			return nil
 		}); err != nil {
-			return segs, false, err
+			return segs, bad, err
 		}
 		s.end.Store(end)
 		if end != next {
-			return segs, false, fmt.Errorf("%w: segment %d ends at %d, the next one begins at %d", ErrDamaged, base, end, next)
+			return segs, bad, fmt.Errorf("%w: segment %d ends at %d, the next one begins at %d", ErrDamaged, base, end, next)
 		}
 	}
-	return segs, rebuild, nil
+	return segs, bad, nil
 }
 
-// restoreFolds makes the producer state as it was at the checkpoint. rebuild is
-// set when that needs the batches of the checkpoint's own segment too: then scan
-// folds that one from its beginning.
-func (l *Log) restoreFolds(segs []*segment, k checkpoint, rebuild *bool) error {
-	if k.snapshot != noSnapshot && !*rebuild && !k.txns {
-		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, k.snapshot)
-		if err == nil && at == k.snapshot && at == k.synced {
-			l.producers.Store(restoreProducers(list))
-			return nil
+// restoreFolds makes the producer state as it was at the checkpoint, and the
+// aborted transactions of the sealed segments from bad on. The checkpoint's
+// snapshot says the first at once; only what a damaged disk took is folded again,
+// from the nearest snapshot of a segment's base. refold says that the checkpoint's
+// own segment has to be folded from its beginning, too.
+func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery) (refold bool, err error) {
+	var restored *producers
+	if k.snapshot == noSnapshot {
+		restored = newProducers()
+	} else if at, list, aborted, err := l.readFold(k.snapshot); err == nil && at == k.snapshot && at == k.synced {
+		restored = restoreProducers(list)
+		for _, a := range aborted {
+			l.aborted.add(a)
 		}
-		l.logger.Warn("producer snapshot is missing or torn and is folded again", "event", "snapshot_rebuilt", "offset", k.snapshot, "err", err)
-		*rebuild = true
+	} else {
+		l.logger.Warn("producer snapshot is missing or damaged and is folded again", "event", "snapshot_rebuilt", "offset", k.snapshot, "err", err)
 	}
-	if k.snapshot == noSnapshot && !*rebuild && !k.txns {
-		return nil
+	if restored != nil && bad == len(segs) {
+		l.producers.Store(restored)
+		return false, nil
 	}
-	*rebuild = true
-	if at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, k.segment); err == nil && at == k.segment {
-		l.producers.Store(restoreProducers(list)) // scan folds on from the segment's beginning
-		return nil
-	}
-	p, from := newProducers(), 0
-	for j := len(segs) - 1; j >= 0; j-- {
-		at, list, err := readSnapshot(l.cfg.FS, l.cfg.Dir, segs[j].base)
-		if err == nil && at == segs[j].base {
-			p, from = restoreProducers(list), j
-			break
-		}
-	}
-	l.producers.Store(p)
+	rec.Refolded = true
+	p, from := l.nearestSnapshot(segs, bad, k.segment)
 	for _, s := range segs[from:] {
 		if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
 			if a, ok := p.apply(b); ok {
@@ -260,15 +267,46 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, rebuild *bool) error {
 			}
 			return nil
 		}); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	if restored != nil {
+		l.producers.Store(restored)
+		return false, nil
+	}
+	l.producers.Store(p)
+	return true, nil
+}
+
+// readFold reads the snapshot of a checkpoint; those of minor version 0 were named
+// as those of segments are.
+func (l *Log) readFold(offset int64) (int64, []ProducerState, []AbortedTxn, error) {
+	at, list, aborted, err := readSnapshot(l.cfg.FS, l.cfg.Dir, foldName(offset))
+	if errors.Is(err, os.ErrNotExist) {
+		return readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(offset))
+	}
+	return at, list, aborted, err
+}
+
+// nearestSnapshot finds the last readable snapshot at the base of segment bad (the
+// one that begins at next, when bad is len(segs)) or of one before it, and returns
+// the producers there and the segment to fold on from.
+func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers, int) {
+	for j := bad; j >= 0; j-- {
+		base := next
+		if j < len(segs) {
+			base = segs[j].base
+		}
+		if at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(base)); err == nil && at == base {
+			return restoreProducers(list), j
+		}
+	}
+	return newProducers(), 0
 }
 
 // scan opens the checkpoint's segment and what follows it, verifies what the
 // checkpoint does not vouch for, and cuts at the first bad batch.
-func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild bool, rec *Recovery) (end int64, err error) {
+func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, refold bool, rec *Recovery) (end int64, err error) {
 	if len(bases) == 0 {
 		bases = []int64{k.segment}
 	}
@@ -280,6 +318,13 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild boo
 				return 0, err
 			}
 			break
+		}
+		if i > 0 {
+			// The files of the one before may never have reached the disk: they are
+			// written again, and synced with it.
+			if err := l.sealScanned(base); err != nil {
+				return 0, err
+			}
 		}
 		s := newSegment(&l.cfg, l.cfg.Flusher.Files, base)
 		f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_RDWR, 0o644)
@@ -300,7 +345,7 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild boo
 			if size < k.pos {
 				return 0, fmt.Errorf("%w: segment %d has %d bytes, the checkpoint vouches for %d", ErrDamaged, base, size, k.pos)
 			}
-			if err := l.vouched(s, k, rebuild); err != nil {
+			if err := l.vouched(s, k, refold); err != nil {
 				return 0, err
 			}
 			end = k.synced
@@ -317,34 +362,54 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, rebuild boo
 	return end, nil
 }
 
+// sealScanned writes the index of the last segment so far, and the producers at
+// its end, where the next one begins.
+func (l *Log) sealScanned(next int64) error {
+	s := l.active()
+	if err := s.ensureIndex(); err != nil {
+		return err
+	}
+	if err := s.writeIndex(l.aborted.decidedIn(s.base, next)); err != nil {
+		l.logger.Warn("index of a sealed segment was not written", "event", "index_write_failed", "segment", s.base, "err", err)
+		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, indexName(s.base)))
+	}
+	if err := l.writeSnapshot(next, l.producers.Load().states()); err != nil {
+		l.logger.Warn("producer snapshot was not written", "event", "snapshot_write_failed", "segment", next, "err", err)
+		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, snapshotName(next)))
+	}
+	return nil
+}
+
 // vouched takes over what the checkpoint says of its own segment: the batches
 // before k.pos are synced and need no check. They are only folded when something
 // that is derived from them has been lost.
-func (l *Log) vouched(s *segment, k checkpoint, rebuild bool) error {
+func (l *Log) vouched(s *segment, k checkpoint, refold bool) error {
 	s.size.Store(k.pos)
 	s.end.Store(k.synced)
 	s.idx.prefix, s.idx.nextPos = k.pos, k.pos
 	if k.pos == 0 {
 		return nil
 	}
-	if h, err := s.readIndexHeader(); err == nil && h.base == s.base && h.size == k.pos && h.end == k.synced && !rebuild {
-		s.maxTs.Store(h.maxTs)
-		s.maxTsOffset.Store(h.maxTsOffset)
-		s.firstAppend.Store(h.firstAppend)
+	s.maxTs.Store(k.maxTs)
+	s.maxTsOffset.Store(k.maxTsOffset)
+	s.firstAppend.Store(k.firstAppend)
+	if k.firstAppend > 0 && !refold {
 		return nil
 	}
-	st, err := l.cfg.FS.Stat(s.path())
-	if err != nil {
-		return err
+	if k.firstAppend <= 0 {
+		st, err := l.cfg.FS.Stat(s.path())
+		if err != nil {
+			return err
+		}
+		s.firstAppend.Store(max(1, st.ModTime().UnixMilli()))
 	}
-	s.firstAppend.Store(max(1, st.ModTime().UnixMilli()))
 	p := l.producers.Load()
 	return s.fold(0, k.pos, func(b record.Batch) error {
 		if ts := b.MaxTimestamp(); ts > s.maxTs.Load() {
 			s.maxTs.Store(ts)
 			s.maxTsOffset.Store(b.LastOffset())
 		}
-		if rebuild {
+		if refold {
 			if a, ok := p.apply(b); ok {
 				l.aborted.add(a)
 			}

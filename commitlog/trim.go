@@ -138,13 +138,17 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	snap := int64(noSnapshot)
 	if len(producers) > 0 {
 		// The older batches go: only this file has the fold from now on.
-		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(end)), encodeSnapshot(end, producers)); err != nil {
-			return l.fail(err)
+		raw := encodeSnapshot(end, producers, nil)
+		for _, name := range []string{snapshotName(end), foldName(end)} {
+			if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, name), raw); err != nil {
+				return l.fail(err)
+			}
 		}
 		snap = end
 	}
 	err = l.ckpt.update(func(c *checkpoint) {
 		c.synced, c.segment, c.pos, c.snapshot, c.localStart = end, end, 0, snap, end
+		c.maxTs, c.maxTsOffset, c.firstAppend = -1, -1, 0
 		c.start = max(c.start, start)
 	})
 	if err != nil {
