@@ -269,8 +269,13 @@ func (g *group) readTopics() {
 	topics := map[string]struct{}{}
 	for _, m := range g.members {
 		var sub kmsg.ConsumerMemberMetadata
-		if err := sub.ReadFrom(m.metadata(g.protocol)); err != nil {
-			return // a client of its own kind: then nothing is known
+		raw := m.metadata(g.protocol)
+		if err := sub.ReadFrom(raw); err != nil {
+			// Some clients announce a later version than they write: the topics are
+			// where version 0 has them.
+			if len(raw) < 2 || sub.ReadFrom(append([]byte{0, 0}, raw[2:]...)) != nil {
+				return // a client of its own kind: then nothing is known
+			}
 		}
 		for _, t := range sub.Topics {
 			topics[t] = struct{}{}

@@ -78,8 +78,11 @@ func (p *Partition) Lineage() []commitlog.EpochStart { return p.log.Epochs() }
 // epoch is the log end.
 func (p *Partition) EpochEnd(epoch int32) (int32, int64) {
 	current, _ := p.Leadership()
-	if epoch == current {
+	switch {
+	case epoch == current:
 		return current, p.log.End()
+	case epoch > current:
+		return -1, -1 // nobody has led in it: the caller knows more than we do
 	}
 	return p.log.EpochEnd(epoch)
 }
