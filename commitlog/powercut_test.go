@@ -320,7 +320,7 @@ func (m *model) checkBases(l *Log) error {
 
 // lives runs a log through several power cuts, some in the middle of a call, some
 // in the middle of the recovery from the one before, and closes in between.
-func lives(seed uint64, mutate string) (err error, sites []string) {
+func lives(seed uint64, mutate string) (sites []string, err error) {
 	m := newModel(seed)
 	s := disk.NewSim(seed)
 	s.Skip(mutate)
@@ -339,7 +339,7 @@ func lives(seed uint64, mutate string) (err error, sites []string) {
 			if err := m.check(l); err != nil && !errors.Is(err, disk.ErrPowerLost) && !s.Dead() {
 				l.Close(false)
 				f.Close()
-				return fmt.Errorf("life %d: %w", life, err), s.Sites()
+				return s.Sites(), fmt.Errorf("life %d: %w", life, err)
 			}
 			m.epoch++
 			for range m.rng.IntN(60) {
@@ -348,7 +348,7 @@ func lives(seed uint64, mutate string) (err error, sites []string) {
 					if !s.Dead() {
 						l.Close(false)
 						f.Close()
-						return fmt.Errorf("life %d: at end %d: %w", life, before, err), s.Sites()
+						return s.Sites(), fmt.Errorf("life %d: at end %d: %w", life, before, err)
 					}
 					break
 				}
@@ -364,24 +364,24 @@ func lives(seed uint64, mutate string) (err error, sites []string) {
 			}
 			clean = clean && cerr == nil
 		} else if !s.Dead() {
-			return fmt.Errorf("life %d: open: %w", life, err), s.Sites()
+			return s.Sites(), fmt.Errorf("life %d: open: %w", life, err)
 		}
 		s = s.Crash()
 		s.CutAfter(-1)
 		if life == 5 {
 			l, f, err := m.open(s, clean)
 			if err != nil {
-				return fmt.Errorf("the last open: %w", err), s.Sites()
+				return s.Sites(), fmt.Errorf("the last open: %w", err)
 			}
 			err = m.check(l)
 			l.Close(false)
 			f.Close()
 			if err != nil {
-				return fmt.Errorf("the last check: %w", err), s.Sites()
+				return s.Sites(), fmt.Errorf("the last check: %w", err)
 			}
 		}
 	}
-	return nil, s.Sites()
+	return s.Sites(), nil
 }
 
 // TestPowerCuts: whatever was reported as synced is there, byte for byte, after
@@ -395,7 +395,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 	failed := 0
 	for seed := range seeds {
-		if err, _ := lives(seed, ""); err != nil {
+		if _, err := lives(seed, ""); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 			if failed++; failed > 10 {
 				t.FailNow()
@@ -409,7 +409,7 @@ func TestPowerCuts(t *testing.T) {
 func TestEverySyncMatters(t *testing.T) {
 	all := map[string]bool{}
 	for seed := range uint64(60) {
-		_, sites := lives(seed, "")
+		sites, _ := lives(seed, "")
 		for _, s := range sites {
 			all[s] = true
 		}
@@ -432,7 +432,7 @@ func TestEverySyncMatters(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site, func(t *testing.T) {
 			for seed := range uint64(2000) {
-				if err, _ := lives(seed, site); err != nil {
+				if _, err := lives(seed, site); err != nil {
 					t.Logf("seed %d: %v", seed, err)
 					return
 				}

@@ -102,8 +102,8 @@ func (ar *Archive) close() {
 	ar.mu.gone = true
 	ar.mu.Unlock()
 	ar.cancel()
-	ar.passing.Lock()
-	ar.passing.Unlock() //nolint:staticcheck // waiting for the pass under way is the point
+	ar.passing.Lock() // waits for the pass under way
+	defer ar.passing.Unlock()
 }
 
 // Err is why the last pass failed, nil when it did not.

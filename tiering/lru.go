@@ -49,12 +49,3 @@ func (l *lru[K, V]) put(k K, v V) {
 		l.order.Remove(oldest)
 	}
 }
-
-func (l *lru[K, V]) drop(k K) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if el, ok := l.items[k]; ok {
-		delete(l.items, k)
-		l.order.Remove(el)
-	}
-}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -35,7 +34,6 @@ type world struct {
 	epoch   int32
 	tune    func(*Config)
 
-	mu      sync.Mutex
 	batches map[int64][]byte // by base offset, as they lie in the log
 }
 
