@@ -57,16 +57,15 @@ func fetchRecords(_ context.Context, s *Server, r *Request) Reply {
 	}
 	// A fetch may wait for records and reads files: not on the reader.
 	return Reply{Wait: func(ctx context.Context) kmsg.Response {
-		s.fetchTurn(ctx, r, req, resp, turn)
-		return resp
+		return s.fetchTurn(ctx, r, req, resp, turn)
 	}}
 }
 
-func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchRequest, resp *kmsg.FetchResponse, turn *fetch.Turn) {
+func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchRequest, resp *kmsg.FetchResponse, turn *fetch.Turn) kmsg.Response {
 	parts := turn.Parts()
 	q := fetch.Request{
 		Client: r.ClientID, MaxWait: time.Duration(max(req.MaxWaitMillis, 0)) * time.Millisecond,
-		MinBytes: int(req.MinBytes), MaxBytes: int(req.MaxBytes), ReadCommitted: req.IsolationLevel == 1,
+		MinBytes: int(req.MinBytes), MaxBytes: int(min(req.MaxBytes, s.cfg.FetchMaxBytes)), ReadCommitted: req.IsolationLevel == 1,
 		Parts: make([]fetch.Part, len(parts)),
 	}
 	for i, sp := range parts {
@@ -74,24 +73,22 @@ func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchReque
 		q.Parts[i] = fetch.Part{P: p, Err: err, Offset: sp.Offset, MaxBytes: int(sp.MaxBytes), CurrentEpoch: sp.CurrentEpoch, LastFetchedEpoch: sp.LastFetchedEpoch}
 	}
 	results := s.cfg.Fetch.Fetch(ctx, q)
-	defer func() {
-		for _, res := range results {
-			res.Records.Release()
-		}
-	}()
+	answer := &fetchAnswer{FetchResponse: resp}
 	found := make([]fetch.SessionOutcome, len(results))
 	for i, res := range results {
 		found[i] = fetch.SessionOutcome{Bytes: res.Records.Len(), HighWatermark: res.HighWatermark, LogStart: res.LogStart, Err: res.Err != nil, Diverging: res.Diverging != nil}
 	}
 	id, mention, err := turn.Finish(found)
 	if err != nil {
+		fetch.Release(results)
 		resp.ErrorCode = codeOf(err)
-		return
+		return answer
 	}
 	resp.SessionID = id
 	topics := map[fetch.SessionKey]int{}
 	for i, res := range results {
 		if !mention[i] {
+			res.Records.Release()
 			continue
 		}
 		key := fetch.SessionKey{ID: parts[i].ID, Topic: parts[i].Topic}
@@ -102,17 +99,19 @@ func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchReque
 			t := kmsg.NewFetchResponseTopic()
 			t.Topic, t.TopicID = key.Topic, key.ID
 			resp.Topics = append(resp.Topics, t)
+			answer.records = append(answer.records, nil)
 		}
-		resp.Topics[at].Partitions = append(resp.Topics[at].Partitions, s.fetchedPartition(parts[i].Partition, res, q.ReadCommitted))
+		resp.Topics[at].Partitions = append(resp.Topics[at].Partitions, fetchedPartition(parts[i].Partition, res, q.ReadCommitted))
+		answer.records[at] = append(answer.records[at], res.Records)
 	}
+	return answer
 }
 
-// fetchedPartition is one partition of the answer.
-func (s *Server) fetchedPartition(n int32, res fetch.Result, committed bool) kmsg.FetchResponseTopicPartition {
+// fetchedPartition is one partition of the answer, without its records.
+func fetchedPartition(n int32, res fetch.Result, committed bool) kmsg.FetchResponseTopicPartition {
 	p := kmsg.NewFetchResponseTopicPartition()
 	p.Partition, p.PreferredReadReplica = n, -1
 	p.HighWatermark, p.LastStableOffset, p.LogStartOffset = res.HighWatermark, res.LastStable, res.LogStart
-	p.RecordBatches = []byte{}
 	if res.Err != nil {
 		p.ErrorCode = codeOf(res.Err)
 		p.HighWatermark, p.LastStableOffset, p.LogStartOffset = -1, -1, -1
@@ -130,22 +129,5 @@ func (s *Server) fetchedPartition(n int32, res fetch.Result, committed bool) kms
 			p.AbortedTransactions = append(p.AbortedTransactions, t)
 		}
 	}
-	if n := res.Records.Len(); n > 0 {
-		w := sink{make([]byte, 0, n)}
-		if _, err := res.Records.WriteTo(&w); err != nil {
-			s.logger.Error("records cannot be read", "event", "read_failed", "err", err)
-			p.ErrorCode = 56 // KAFKA_STORAGE_ERROR
-			return p
-		}
-		p.RecordBatches = w.p
-	}
 	return p
-}
-
-// sink collects records.
-type sink struct{ p []byte }
-
-func (w *sink) Write(p []byte) (int, error) {
-	w.p = append(w.p, p...)
-	return len(p), nil
 }

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -41,6 +42,7 @@ type Conn struct {
 	s        *Server
 	listener Listener
 	nc       net.Conn
+	raw      syscall.RawConn // under nc; nil when nc is no socket
 	logger   *slog.Logger
 	software string // as told in ApiVersions (KIP-511)
 
@@ -65,7 +67,7 @@ type answer struct {
 }
 
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
-	c := &Conn{s: s, listener: l, nc: nc, drained: make(chan struct{}, 1)}
+	c := &Conn{s: s, listener: l, nc: nc, raw: rawConn(nc), drained: make(chan struct{}, 1)}
 	c.logger = s.logger.With("remote", nc.RemoteAddr().String(), "listener", l.Name)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c
@@ -333,6 +335,9 @@ func (c *Conn) writeInOrder() {
 				buf = nil
 			}
 		}
+		if f, ok := a.resp.(*fetchAnswer); ok {
+			f.release() // also when nobody is left to read it
+		}
 		c.queued.Add(-1)
 		c.bytes.Add(-a.size)
 		select {
@@ -364,6 +369,9 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 	m := &c.s.metrics.byKey[a.r.Key]
 	m.n.Inc()
 	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
+	if f, ok := a.resp.(*fetchAnswer); ok {
+		return c.writeFetch(a, f, buf)
+	}
 	if a.resp != nil {
 		buf = append(buf[:0], 0, 0, 0, 0)
 		buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))

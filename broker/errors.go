@@ -22,6 +22,7 @@ const (
 	codeUnsupportedVersion      int16 = 35
 	codeInvalidRequest          int16 = 42
 	codeTransactionalIDDenied   int16 = 53
+	codeStorage                 int16 = 56
 	codeInvalidRecord           int16 = 87
 	codeUnknownTopicID          int16 = 100
 )

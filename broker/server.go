@@ -35,6 +35,9 @@ type Config struct {
 	MaxConnections, MaxConnectionsPerIP int
 	// MaxRequestBytes is socket.request.max.bytes; 0 is 100 MiB.
 	MaxRequestBytes int32
+	// FetchMaxBytes is fetch.max.bytes, the most that a fetch is answered
+	// whatever it asks; 0 is 55 MiB.
+	FetchMaxBytes int32
 }
 
 // Server answers Kafka clients on any number of listeners.
@@ -65,6 +68,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 100 << 20
+	}
+	if cfg.FetchMaxBytes == 0 {
+		cfg.FetchMaxBytes = 55 << 20
 	}
 	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}}
 	s.metrics = newServerMetrics(cfg.Registerer)

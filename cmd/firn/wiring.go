@@ -202,6 +202,7 @@ func (n *node) serve(cfg Config, reg prometheus.Registerer) {
 		NodeID:   nodeID, Now: time.Now, Logger: n.logger, Registerer: reg,
 		AutoCreate:      func() bool { return bc().Bool("auto.create.topics.enable") },
 		MaxRequestBytes: int32(bc().Int("socket.request.max.bytes")),
+		FetchMaxBytes:   int32(bc().Int("fetch.max.bytes")),
 	})
 	for _, b := range n.bound {
 		n.server.Serve(b)
