@@ -1,12 +1,10 @@
 package broker
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -27,9 +25,6 @@ const (
 	// without having been answered; then it is not read until it drains.
 	maxUnanswered = 100
 	maxInFlight   = 16 << 20
-	// readStep is how much memory a frame gets before its bytes have come: a
-	// length alone allocates nothing of note.
-	readStep = 64 << 10
 	// keepBuffer is the largest write buffer that an idle connection keeps.
 	keepBuffer = 16 << 10
 )
@@ -52,6 +47,7 @@ type Conn struct {
 	queued  atomic.Int32 // answers in pending or being written from it
 	bytes   atomic.Int64 // request bytes that are not answered yet
 	drained chan struct{}
+	in      *frames
 	out     []byte // the reader's write buffer
 }
 
@@ -59,6 +55,7 @@ type Conn struct {
 type answer struct {
 	r     *Request
 	resp  kmsg.Response
+	frame frame         // the request's bytes, which resp may point into
 	ready chan struct{} // nil when resp is there already, or parked
 	park  func(context.Context) kmsg.Response
 	size  int64
@@ -69,6 +66,7 @@ type answer struct {
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
 	c := &Conn{s: s, listener: l, nc: nc, raw: rawConn(nc), drained: make(chan struct{}, 1)}
 	c.logger = s.logger.With("remote", nc.RemoteAddr().String(), "listener", l.Name)
+	c.in = newFrames(nc, c.raw)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c
 }
@@ -110,12 +108,12 @@ func (c *Conn) serve() {
 	}()
 	c.nc.SetReadDeadline(c.s.cfg.Now().Add(firstFrameTimeout))
 	for first := true; ; first = false {
-		frame, err := c.readFrame(first)
+		f, err := c.in.next(first, c.s.cfg.MaxRequestBytes)
 		if err == nil {
 			if first {
 				c.nc.SetReadDeadline(time.Time{})
 			}
-			err = c.handle(frame, &writer)
+			err = c.handle(f, &writer)
 		}
 		if err != nil {
 			if !errors.Is(err, errQuiet) && c.ctx.Err() == nil {
@@ -133,74 +131,22 @@ func (c *Conn) serve() {
 	}
 }
 
-// readFrame reads one request. The buffer grows as bytes arrive.
-func (c *Conn) readFrame(first bool) ([]byte, error) {
-	var head [4]byte
-	if n, err := io.ReadFull(c.nc, head[:]); err != nil {
-		if n == 0 && !first {
-			return nil, errQuiet
-		}
-		var ne net.Error
-		if errors.As(err, &ne) && ne.Timeout() {
-			return nil, errors.New("no request within 10 s")
-		}
-		return nil, errQuiet
-	}
-	if first {
-		if other := foreign(head); other != "" {
-			return nil, fmt.Errorf("this is a Kafka listener, and the client speaks %s", other)
-		}
-	}
-	size := int32(binary.BigEndian.Uint32(head[:]))
-	if size < 8 || size > c.s.cfg.MaxRequestBytes {
-		return nil, fmt.Errorf("frame of %d bytes: want 8 to %d (socket.request.max.bytes)", size, c.s.cfg.MaxRequestBytes)
-	}
-	buf := make([]byte, min(int(size), readStep))
-	for have := 0; ; {
-		n, err := io.ReadFull(c.nc, buf[have:])
-		if err != nil {
-			return nil, errQuiet
-		}
-		if have += n; have == int(size) {
-			return buf, nil
-		}
-		next := make([]byte, min(int(size), 4*len(buf)))
-		copy(next, buf)
-		buf = next
-	}
-}
-
-// foreign names another protocol by its first bytes.
-func foreign(head [4]byte) string {
-	switch {
-	case head[0] == 0x16 && head[1] == 3:
-		return "TLS"
-	case bytes.HasPrefix([]byte("SSH-"), head[:]):
-		return "SSH"
-	}
-	for _, m := range []string{"GET ", "POST", "HEAD", "PUT ", "DELE", "OPTI", "PATC", "PRI ", "CONN"} {
-		if string(head[:]) == m {
-			return "HTTP"
-		}
-	}
-	return ""
-}
-
 // handle decodes one frame, runs its handler and sends or queues the answer. A
 // panic ends the connection, never the process.
-func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
+func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.logger.Error("BUG: request panicked", "event", "request_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = errors.New("internal error")
 		}
 	}()
-	r := &Request{Conn: c, Key: int16(binary.BigEndian.Uint16(frame)), Version: int16(binary.BigEndian.Uint16(frame[2:])), CorrelationID: int32(binary.BigEndian.Uint32(frame[4:]))}
+	in := f.bytes
+	r := &Request{Conn: c, Key: int16(binary.BigEndian.Uint16(in)), Version: int16(binary.BigEndian.Uint16(in[2:])), CorrelationID: int32(binary.BigEndian.Uint32(in[4:]))}
 	if r.Key < 0 || r.Key >= maxKey || apis[r.Key] == nil {
 		return fmt.Errorf("API key %d is not served", r.Key)
 	}
 	a := apis[r.Key]
-	ans := &answer{r: r, size: int64(len(frame)), start: c.s.cfg.Now()}
+	ans := &answer{r: r, frame: f, size: int64(len(in)), start: c.s.cfg.Now()}
 	if r.Version < a.min || r.Version > a.max {
 		if r.Key == 18 {
 			ans.resp = unsupportedApiVersions()
@@ -210,11 +156,11 @@ func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
 	}
 	r.Body = kmsg.RequestForKey(r.Key)
 	r.Body.SetVersion(r.Version)
-	body, err := c.header(r, frame[8:])
+	body, err := c.header(r, in[8:])
 	if err != nil {
 		return err
 	}
-	// Nothing else uses the frame, so what is decoded may point into it.
+	// What is decoded points into the frame, which is this answer's until it is sent.
 	if err := r.Body.(interface{ UnsafeReadFrom([]byte) error }).UnsafeReadFrom(body); err != nil {
 		return fmt.Errorf("%s v%d cannot be decoded: %w", a.name, r.Version, err)
 	}
@@ -236,6 +182,7 @@ func (c *Conn) handle(frame []byte, writer *sync.WaitGroup) (err error) {
 		}()
 	} else if ans.resp == nil && ans.park == nil && !ans.close {
 		c.s.metrics.byKey[r.Key].n.Inc()
+		f.release()
 		return nil // no answer was asked for
 	}
 	return c.send(ans, writer)
@@ -369,6 +316,7 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 	m := &c.s.metrics.byKey[a.r.Key]
 	m.n.Inc()
 	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
+	defer a.frame.release()
 	if f, ok := a.resp.(*fetchAnswer); ok {
 		return c.writeFetch(a, f, buf)
 	}
@@ -382,8 +330,7 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 		}
 		buf = a.resp.AppendTo(buf)
 		binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
-		c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout))
-		if _, err := c.nc.Write(buf); err != nil {
+		if err := c.sendBytes(buf, false); err != nil {
 			return buf, errQuiet
 		}
 	}

@@ -36,7 +36,7 @@ func listen(t testing.TB, log io.Writer) (*Server, string) {
 }
 
 // frame is a whole request.
-func frame(key, version int16, correlation int32, body []byte, flexible bool) []byte {
+func rawFrame(key, version int16, correlation int32, body []byte, flexible bool) []byte {
 	p := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
 	p = binary.BigEndian.AppendUint16(p, uint16(version))
 	p = binary.BigEndian.AppendUint32(p, uint32(correlation))
@@ -77,7 +77,7 @@ func TestApiVersionsNegotiates(t *testing.T) {
 	for v := int16(0); v <= 5; v++ {
 		req := kmsg.NewPtrApiVersionsRequest()
 		req.Version, req.ClientSoftwareName, req.ClientSoftwareVersion = min(v, 4), "test", "1.0"
-		if _, err := c.Write(frame(18, v, int32(v), req.AppendTo(nil), v >= 3)); err != nil {
+		if _, err := c.Write(rawFrame(18, v, int32(v), req.AppendTo(nil), v >= 3)); err != nil {
 			t.Fatal(err)
 		}
 		id, body := readAnswer(t, c)
@@ -127,10 +127,10 @@ func TestAnswersKeepTheOrderOfRequests(t *testing.T) {
 				// list of topics is answered later, by a goroutine.
 				req := kmsg.NewPtrListOffsetsRequest()
 				req.Version = 2
-				c.Write(frame(2, 2, i, req.AppendTo(nil), false))
+				c.Write(rawFrame(2, 2, i, req.AppendTo(nil), false))
 			} else {
 				req := kmsg.NewPtrApiVersionsRequest()
-				c.Write(frame(18, 0, i, req.AppendTo(nil), false))
+				c.Write(rawFrame(18, 0, i, req.AppendTo(nil), false))
 			}
 		}
 	}()
@@ -145,7 +145,7 @@ func TestAnswersKeepTheOrderOfRequests(t *testing.T) {
 // with one line that says why; none of them harms the others.
 func TestHostileBytesEndTheConnection(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	produceV2 := frame(0, 2, 1, make([]byte, 20), false)
+	produceV2 := rawFrame(0, 2, 1, make([]byte, 20), false)
 	for name, tc := range map[string]struct {
 		send []byte
 		want string
@@ -154,10 +154,10 @@ func TestHostileBytesEndTheConnection(t *testing.T) {
 		"TLS":                      {[]byte{0x16, 3, 1, 2, 0, 1, 0, 1}, "speaks TLS"},
 		"an oversized frame":       {[]byte{0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0}, "socket.request.max.bytes"},
 		"a negative frame":         {[]byte{0xff, 0xff, 0xff, 0xf0, 0, 0, 0, 0}, "socket.request.max.bytes"},
-		"an unknown key":           {frame(99, 0, 1, nil, false), "API key 99 is not served"},
+		"an unknown key":           {rawFrame(99, 0, 1, nil, false), "API key 99 is not served"},
 		"Produce of old":           {produceV2, "Produce v2 is not served"},
-		"a body that is no body":   {frame(3, 9, 1, []byte{0xff, 0xff, 0xff, 0xff, 0xff}, true), "cannot be decoded"},
-		"a header that runs short": {append([]byte{0, 0, 0, 10}, frame(3, 9, 1, nil, false)[4:14]...), "cannot be decoded"},
+		"a body that is no body":   {rawFrame(3, 9, 1, []byte{0xff, 0xff, 0xff, 0xff, 0xff}, true), "cannot be decoded"},
+		"a header that runs short": {append([]byte{0, 0, 0, 10}, rawFrame(3, 9, 1, nil, false)[4:14]...), "cannot be decoded"},
 	} {
 		var log safeBuffer
 		s, addr := listen(t, &log)
@@ -218,7 +218,7 @@ func TestTooManyConnectionsAreRefused(t *testing.T) {
 	}
 	alive := 0
 	for i, c := range conns {
-		c.Write(frame(18, 0, int32(i), nil, false))
+		c.Write(rawFrame(18, 0, int32(i), nil, false))
 		c.SetReadDeadline(time.Now().Add(5 * time.Second))
 		if n, _ := c.Read(make([]byte, 1)); n == 1 {
 			alive++
@@ -242,9 +242,9 @@ func TestListenersAreParsed(t *testing.T) {
 }
 
 func FuzzConnection(f *testing.F) {
-	f.Add(frame(18, 3, 1, nil, true))
-	f.Add(frame(3, 12, 1, []byte{1, 0, 0, 0}, true))
-	f.Add(frame(0, 9, 1, []byte{0, 0xff, 0xff, 0, 0, 0, 1, 1, 0}, true))
+	f.Add(rawFrame(18, 3, 1, nil, true))
+	f.Add(rawFrame(3, 12, 1, []byte{1, 0, 0, 0}, true))
+	f.Add(rawFrame(0, 9, 1, []byte{0, 0xff, 0xff, 0, 0, 0, 1, 1, 0}, true))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		// What needs no partitions: framing, headers and every decoder.
 		if len(p) < 12 {
@@ -257,8 +257,9 @@ func FuzzConnection(f *testing.F) {
 			b.Write(p)
 			b.Close()
 		}()
-		body, err := c.readFrame(true)
+		in, err := newFrames(a, nil).next(true, s.cfg.MaxRequestBytes)
 		a.Close()
+		body := in.bytes
 		if err != nil || len(body) < 8 {
 			return
 		}

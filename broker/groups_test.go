@@ -100,7 +100,7 @@ func (a *asker) send(version int16, req kmsg.Request) {
 	a.t.Helper()
 	a.n++
 	req.SetVersion(version)
-	if _, err := a.nc.Write(frame(req.Key(), version, a.n, req.AppendTo(nil), req.IsFlexible())); err != nil {
+	if _, err := a.nc.Write(rawFrame(req.Key(), version, a.n, req.AppendTo(nil), req.IsFlexible())); err != nil {
 		a.t.Fatal(err)
 	}
 }

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/firnlog/firn/fetch"
 )
 
-// sendStep is how much goes out under one write deadline: a client that takes
-// less in that time is not reading.
+// sendStep is how much goes out at once. A client that takes nothing for
+// writeTimeout is not reading.
 const sendStep = 1 << 20
 
 // errShortFile is a file that ends before the records that were found in it.
@@ -65,28 +66,56 @@ func isNetwork(err error) bool {
 // sendBytes writes p; more says that further bytes follow at once, so that the
 // kernel need not make a packet of it.
 func (c *Conn) sendBytes(p []byte, more bool) error {
+	flags := unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	if more {
+		flags |= unix.MSG_MORE
+	}
 	for len(p) > 0 {
 		step := p[:min(len(p), sendStep)]
-		c.extendWrite()
-		if !more || c.raw == nil {
+		if c.raw == nil {
+			c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout))
 			if _, err := c.nc.Write(step); err != nil {
 				return networkError{err}
 			}
 			p = p[len(step):]
 			continue
 		}
-		var n int
-		var failure error
-		err := c.raw.Write(func(fd uintptr) bool {
-			n, failure = unix.SendmsgN(int(fd), step, nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			return failure != unix.EAGAIN && failure != unix.EINTR
-		})
-		if err = errors.Join(err, failure); err != nil {
+		n, err := c.push(func(fd int) (int, error) { return unix.SendmsgN(fd, step, nil, nil, flags) })
+		if err != nil {
 			return networkError{err}
 		}
 		p = p[n:]
 	}
 	return nil
+}
+
+// push calls write until the socket takes something. Only a wait has a deadline:
+// setting one for each answer would cost more than most answers do.
+func (c *Conn) push(write func(fd int) (int, error)) (n int, err error) {
+	waited := false
+	rerr := c.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = write(int(fd))
+			switch err {
+			case unix.EINTR:
+				continue
+			case unix.EAGAIN:
+				if !waited {
+					waited = true
+					c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout))
+				}
+				return false
+			}
+			return true
+		}
+	})
+	if waited {
+		c.nc.SetWriteDeadline(time.Time{})
+	}
+	if rerr != nil {
+		return 0, rerr
+	}
+	return n, err
 }
 
 // sendRegion sends one region: by sendfile from a file, else by write.
@@ -100,22 +129,14 @@ func (c *Conn) sendRegion(g fetch.Region) error {
 	}
 	pos, left := g.Pos, g.Len
 	for left > 0 {
-		c.extendWrite()
-		var n int
-		var failure error
-		err := c.raw.Write(func(fd uintptr) bool {
-			n, failure = unix.Sendfile(int(fd), int(file), &pos, int(min(left, sendStep)))
-			return failure != unix.EAGAIN && failure != unix.EINTR
-		})
+		n, err := c.push(func(fd int) (int, error) { return unix.Sendfile(fd, int(file), &pos, int(min(left, sendStep))) })
 		switch {
+		case err == unix.EINVAL || err == unix.ENOSYS:
+			return c.copyRegion(fetch.Region{File: g.File, Pos: pos, Len: left}) // a file system without it
+		case err == unix.EIO:
+			return err
 		case err != nil:
 			return networkError{err}
-		case failure == unix.EINVAL || failure == unix.ENOSYS:
-			return c.copyRegion(fetch.Region{File: g.File, Pos: pos, Len: left}) // a file system without it
-		case failure == unix.EIO:
-			return failure
-		case failure != nil:
-			return networkError{failure}
 		case n == 0:
 			return errShortFile
 		}
@@ -143,9 +164,6 @@ func (c *Conn) copyRegion(g fetch.Region) error {
 	}
 	return nil
 }
-
-// extendWrite gives the next step of an answer its time.
-func (c *Conn) extendWrite() { c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout)) }
 
 // rawConn is the descriptor under a TCP connection, nil where there is none.
 func rawConn(nc any) syscall.RawConn {
