@@ -70,12 +70,9 @@ func OpenDataDir(fsys disk.FS, path, clusterName string, nodeID int32) (*DataDir
 	if err := fsys.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("create data dir %s: %w", path, err)
 	}
-	lock, err := fsys.Lock(filepath.Join(path, lockFile))
+	lock, err := lockDir(fsys, path)
 	if err != nil {
-		if errors.Is(err, disk.ErrLocked) {
-			return nil, fmt.Errorf("%s: %w; stop that process or choose another --data-dir", path, ErrDirInUse)
-		}
-		return nil, fmt.Errorf("lock data dir %s: %w", path, err)
+		return nil, err
 	}
 	d := &DataDir{FS: fsys, Path: path, lock: lock}
 	if err := d.load(clusterName, nodeID); err != nil {
@@ -100,9 +97,8 @@ func (d *DataDir) load(clusterName string, nodeID int32) error {
 		if err := decodeMeta(raw, &d.Meta); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Join(d.Path, metaFile), err)
 		}
-		if d.Meta.ClusterName != clusterName || d.Meta.NodeID != nodeID {
-			return fmt.Errorf("%s: %w: it was made for --cluster %s, node %d; start with those or choose another --data-dir",
-				d.Path, ErrForeignDir, d.Meta.ClusterName, d.Meta.NodeID)
+		if err := d.Meta.check(d.Path, clusterName, nodeID); err != nil {
+			return err
 		}
 	}
 	clean, err := readFile(d.FS, filepath.Join(d.Path, cleanFile))
@@ -228,9 +224,18 @@ func readFile(fsys disk.FS, name string) ([]byte, error) {
 	return p, nil
 }
 
-// PeekClusterID reads which cluster a data dir belongs to, without locking or
-// changing anything; "" for a dir that is fresh or not there.
-func PeekClusterID(fsys disk.FS, path string) (string, error) {
+// Peek finds out whether OpenDataDir would refuse path, and which cluster it
+// belongs to ("" for a dir that is fresh or not there), without changing anything.
+// Nothing stays locked: it lets a start that must fail do so before it has written
+// anywhere else, and OpenDataDir decides.
+func Peek(fsys disk.FS, path, clusterName string, nodeID int32) (clusterID string, err error) {
+	if _, err := fsys.Stat(filepath.Join(path, lockFile)); err == nil {
+		lock, err := lockDir(fsys, path)
+		if err != nil {
+			return "", err
+		}
+		defer lock.Close()
+	}
 	raw, err := readFile(fsys, filepath.Join(path, metaFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -242,5 +247,25 @@ func PeekClusterID(fsys disk.FS, path string) (string, error) {
 	if err := decodeMeta(raw, &m); err != nil {
 		return "", fmt.Errorf("%s: %w", filepath.Join(path, metaFile), err)
 	}
-	return m.ClusterID, nil
+	return m.ClusterID, m.check(path, clusterName, nodeID)
+}
+
+func lockDir(fsys disk.FS, path string) (io.Closer, error) {
+	lock, err := fsys.Lock(filepath.Join(path, lockFile))
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, fmt.Errorf("%s: %w; stop that process or choose another --data-dir", path, ErrDirInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock data dir %s: %w", path, err)
+	}
+	return lock, nil
+}
+
+// check says whether the dir was made for this cluster and node.
+func (m *DirMeta) check(path, clusterName string, nodeID int32) error {
+	if m.ClusterName != clusterName || m.NodeID != nodeID {
+		return fmt.Errorf("%s: %w: it was made for --cluster %s, node %d; start with those or choose another --data-dir",
+			path, ErrForeignDir, m.ClusterName, m.NodeID)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -16,17 +17,15 @@ import (
 	"github.com/firnlog/firn/objectstore/open"
 	"github.com/firnlog/firn/replication"
 	"github.com/firnlog/firn/tiering"
+	"github.com/firnlog/firn/tiering/format"
 )
 
-// openBucket opens the bucket and refuses one that is another cluster's, before
-// anything is written to it or to the data dir.
-func (n *node) openBucket(ctx context.Context, cfg Config, fsys disk.FS, reg prometheus.Registerer) error {
+// openBucket opens the bucket and refuses one that is another cluster's, or that
+// does not have what the data dir of cluster id has uploaded, before anything is
+// written to it or to the data dir.
+func (n *node) openBucket(ctx context.Context, cfg Config, id string, fsys disk.FS, reg prometheus.Registerer) error {
 	ctx, cancel := ctxTimeout(ctx)
 	defer cancel()
-	id, err := replication.PeekClusterID(fsys, cfg.DataDir)
-	if err != nil {
-		return err
-	}
 	url := cfg.Bucket
 	if url == "" {
 		abs, err := filepath.Abs(cfg.DataDir)
@@ -37,18 +36,30 @@ func (n *node) openBucket(ctx context.Context, cfg Config, fsys disk.FS, reg pro
 			return fmt.Errorf("create data dir %s: %w", cfg.DataDir, err)
 		}
 		url = "file://" + filepath.Join(abs, "bucket")
-		n.logger.Warn("the bucket is a folder of the data dir: losing this disk loses both; --bucket names another place", "event", "bucket_shares_disk", "bucket", url)
 	}
-	b, err := open.Open(ctx, url, open.Options{})
+	memory := filepath.Join(cfg.DataDir, memoryFolder)
+	known, err := fsys.ReadDir(memory)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b, err := open.Open(ctx, url, open.Options{SkipProbe: true, Existing: len(known) > 0})
 	if err != nil {
 		return err
 	}
 	n.bucket = objectstore.Meter(b, time.Now, reg)
-	if _, err := tiering.Identify(ctx, n.bucket, cfg.Cluster, id, time.Now()); err != nil {
+	_, found, err := tiering.Inspect(ctx, n.bucket, cfg.Cluster, id)
+	if err != nil {
 		return err
 	}
-	return nil
+	if !found && len(known) > 0 {
+		return fmt.Errorf("bucket %s has no %s, but this data dir has uploaded to one that has; name that bucket or prefix in --bucket; if it is lost for good, remove %s to start without it",
+			url, format.ClusterKey(cfg.Cluster), memory)
+	}
+	return open.Probe(ctx, url, n.bucket, open.Options{})
 }
+
+// memoryFolder is the folder of the data dir that remembers the bucket's heads.
+const memoryFolder = "bucket-memory"
 
 // openTiering starts what works with the bucket: the archiver and the cache.
 func (n *node) openTiering(ctx context.Context, cfg Config, fsys disk.FS, reg prometheus.Registerer) error {
@@ -58,7 +69,7 @@ func (n *node) openTiering(ctx context.Context, cfg Config, fsys disk.FS, reg pr
 	if err != nil {
 		return err
 	}
-	memory, err := tiering.OpenMemory(fsys, filepath.Join(cfg.DataDir, "bucket-memory"))
+	memory, err := tiering.OpenMemory(fsys, filepath.Join(cfg.DataDir, memoryFolder))
 	if err != nil {
 		return err
 	}

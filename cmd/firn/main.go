@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string) int {
 		raw, _ := json.Marshal(map[string]any{"error": err.Error(), "exit_code": code})
 		fmt.Fprintln(os.Stderr, string(raw))
 	} else {
-		fmt.Fprintln(os.Stderr, "firn:", err)
+		fmt.Fprintln(os.Stderr, "firn:", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return code
 }

@@ -81,10 +81,10 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	fsys := disk.OS()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := n.openBucket(ctx, cfg, fsys, reg); err != nil {
-		return nil, err
-	}
-	if n.dir, err = replication.OpenDataDir(fsys, cfg.DataDir, cfg.Cluster, nodeID); err != nil {
+	// First what may refuse without a trace, in the order of what it would cost to
+	// find out later: the data dir as it is, ports, the bucket.
+	id, err := replication.Peek(fsys, cfg.DataDir, cfg.Cluster, nodeID)
+	if err != nil {
 		return nil, err
 	}
 	if n.admin, err = admin.Start(admin.Config{Addr: cfg.AdminAddr, Ready: n.readiness, Gatherer: reg, Logger: logger}); err != nil {
@@ -97,6 +97,15 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 			return nil, fmt.Errorf("%w; choose another --kafka-addr", err)
 		}
 		n.bound = append(n.bound, b)
+	}
+	if err := n.openBucket(ctx, cfg, id, fsys, reg); err != nil {
+		return nil, err
+	}
+	if n.dir, err = replication.OpenDataDir(fsys, cfg.DataDir, cfg.Cluster, nodeID); err != nil {
+		return nil, err
+	}
+	if cfg.Bucket == "" {
+		n.logger.Warn("the bucket is a folder of the data dir: losing this disk loses both; --bucket names another place", "event", "bucket_shares_disk", "bucket", n.bucket.Name())
 	}
 	if err := n.openMetadata(ctx, cfg, static, fsys, reg); err != nil {
 		return nil, err

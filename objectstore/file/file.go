@@ -69,6 +69,9 @@ type Config struct {
 	FS disk.FS
 	// Root is the folder. Its parent must exist; the folder itself is created.
 	Root string
+	// Existing refuses a folder that no Open has made a bucket yet with
+	// ErrNoBucket, as when the disk it should be on is not mounted.
+	Existing bool
 	// Now is the store's clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -101,6 +104,14 @@ func Open(cfg Config) (*Bucket, error) {
 	b.root = abs
 	for i := range b.slots {
 		b.slots[i] = make(chan struct{}, 1)
+	}
+	if cfg.Existing {
+		if _, err := b.fs.Stat(filepath.Join(b.root, hidden)); err != nil {
+			if isNotExist(err) || isNotDir(err) {
+				return nil, fmt.Errorf("%w: %s holds none", objectstore.ErrNoBucket, b.root)
+			}
+			return nil, mapError(err)
+		}
 	}
 	st, err := b.fs.Stat(b.root)
 	switch {

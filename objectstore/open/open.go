@@ -31,6 +31,8 @@ type Options struct {
 	// SkipProbe leaves out the check for conditional writes, which writes a few
 	// small objects and deletes them. For readers that never write.
 	SkipProbe bool
+	// Existing refuses a folder that is no bucket yet instead of making it one.
+	Existing bool
 	// Getenv is the environment; nil means os.Getenv.
 	Getenv func(string) string
 	// CheckTime bounds the checks; 0 means 30 s.
@@ -58,24 +60,36 @@ func Open(ctx context.Context, rawURL string, o Options) (objectstore.Bucket, er
 	var err error
 	switch scheme {
 	case "file":
-		b, err = openFile(rest)
+		b, err = openFile(rest, o)
 	case "s3":
 		b, err = openS3(ctx, rest, o)
 	default:
 		err = fmt.Errorf("unknown scheme %q; use file:///PATH or s3://BUCKET/PREFIX", scheme)
 	}
-	if err == nil && !o.SkipProbe {
-		pctx, cancel := context.WithTimeout(ctx, o.CheckTime)
-		defer cancel()
-		if err = objectstore.Probe(pctx, b, ""); err != nil {
-			b.Close()
-			err = advise(err)
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", rawURL, oneLine{err})
 	}
+	if !o.SkipProbe {
+		if err := Probe(ctx, rawURL, b, o); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
 	return b, nil
+}
+
+// Probe is the check that Options.SkipProbe left out, for those who first look
+// whether the bucket is theirs to write to.
+func Probe(ctx context.Context, rawURL string, b objectstore.Bucket, o Options) error {
+	if o.CheckTime == 0 {
+		o.CheckTime = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.CheckTime)
+	defer cancel()
+	if err := objectstore.Probe(ctx, b, ""); err != nil {
+		return fmt.Errorf("bucket %s: %w", rawURL, oneLine{advise(err)})
+	}
+	return nil
 }
 
 // oneLine is an error printed without its line breaks.
@@ -84,7 +98,7 @@ type oneLine struct{ error }
 func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 func (e oneLine) Unwrap() error { return e.error }
 
-func openFile(rest string) (objectstore.Bucket, error) {
+func openFile(rest string, o Options) (objectstore.Bucket, error) {
 	path, query, _ := strings.Cut(rest, "?")
 	if query != "" {
 		return nil, fmt.Errorf("a file bucket takes no parameters, but %q is there", query)
@@ -96,7 +110,10 @@ func openFile(rest string) (objectstore.Bucket, error) {
 	if path == "" {
 		return nil, errors.New("no path; use file:///PATH")
 	}
-	b, err := file.Open(file.Config{Root: path})
+	b, err := file.Open(file.Config{Root: path, Existing: o.Existing})
+	if o.Existing && errors.Is(err, objectstore.ErrNoBucket) {
+		return nil, fmt.Errorf("%w; mount it, or name the folder that is one", err)
+	}
 	if err != nil {
 		return nil, advise(err)
 	}

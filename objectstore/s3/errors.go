@@ -73,7 +73,8 @@ func rootOf(err error) string {
 
 // Codes that mean the same whatever the status.
 var (
-	codesDenied  = []string{"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "RequestTimeTooSkewed", "AllAccessDisabled", "AccountProblem", "InvalidSecurity"}
+	codesDenied = []string{"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "RequestTimeTooSkewed", "AllAccessDisabled", "AccountProblem", "InvalidSecurity",
+		"XAdminUserNotFound"} // versitygw, with a 404, for an access key that it does not know
 	codesCorrupt = []string{"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidChecksum"}
 	codesUnknown = []string{"RequestTimeout", "RequestTimeoutException", "OperationAborted", "ConditionalRequestConflict", "SlowDown", "InternalError", "ServiceUnavailable"}
 )

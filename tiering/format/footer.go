@@ -136,7 +136,7 @@ func FooterSize(trailer []byte, size int64) (int64, error) {
 	}
 	if m := trailer[TrailerSize-magicSize:]; string(m) != trailerMagic {
 		if string(m[:7]) == trailerMagic[:7] {
-			return 0, fmt.Errorf("%w: segment object ends with %q, this build reads %q", ErrVersion, m, trailerMagic)
+			return 0, fmt.Errorf("%w: segment object ends with %q, this build reads %q: start a newer firn", ErrVersion, m, trailerMagic)
 		}
 		return 0, fmt.Errorf("%w: segment object ends with %q", ErrCorrupt, m)
 	}

@@ -55,7 +55,7 @@ func openFrame(magic, what string, p []byte) ([]byte, error) {
 	// The version is looked at before the checksum: a later format may place it
 	// elsewhere.
 	if major := binary.BigEndian.Uint16(p[magicSize:]); major != Major {
-		return nil, fmt.Errorf("%w: %s has major version %d, this build reads %d", ErrVersion, what, major, Major)
+		return nil, fmt.Errorf("%w: %s has major version %d, this build reads %d: start a newer firn", ErrVersion, what, major, Major)
 	}
 	n := binary.BigEndian.Uint32(p[magicSize+4:])
 	if uint64(n)+frameSize != uint64(len(p)) {

@@ -95,7 +95,7 @@ func decodeJSON(b []byte, magic, what string, v any) error {
 	}
 	version, _ := all["format"].(string)
 	if major, _, _ := strings.Cut(version, "."); major != strconv.Itoa(Major) {
-		return fmt.Errorf("%w: %s has format %q, this build reads %s", ErrVersion, what, version, Version)
+		return fmt.Errorf("%w: %s has format %q, this build reads %s: start a newer firn", ErrVersion, what, version, Version)
 	}
 	sum, _ := all["crc32c"].(string)
 	if want := sumOf(all); sum != want {
