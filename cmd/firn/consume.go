@@ -277,7 +277,8 @@ func contains(list []int32, x int32) bool {
 }
 
 // recordJSON is the stable shape of a record. Bytes that are no UTF-8 come as
-// base64 in the *_base64 field instead.
+// base64 in the *_base64 field instead. Offset and timestamp are whole numbers of
+// up to 64 bits.
 type recordJSON struct {
 	Topic     string       `json:"topic"`
 	Partition int32        `json:"partition"`
@@ -293,6 +294,16 @@ type recordJSON struct {
 type headerJSON struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
+}
+
+// timeOf is the record's own timestamp. The client library keeps times as
+// nanoseconds, in which those after the year 2262 (microseconds that were sent as
+// milliseconds, say) lose their highest bits; 10^6 being 2^6 times an odd number,
+// the 58 low bits of the milliseconds are still there. Beyond +-2^57 ms, four
+// million years, what is shown is that remainder.
+func timeOf(r *kgo.Record) time.Time {
+	const inverse = 0x10fb65668c26139 // of 15,625, modulo 2^58
+	return time.UnixMilli(int64(uint64(r.Timestamp.UnixNano())>>6*inverse<<6) >> 6)
 }
 
 func toJSON(r *kgo.Record) recordJSON {
@@ -342,6 +353,7 @@ func printRecords(cmd *cobra.Command, cl *kgo.Client, fmtr *kgo.RecordFormatter,
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			r := it.Next()
+			r.Timestamp = timeOf(r)
 			last = time.Now()
 			if bounded {
 				end, ok := ends[r.Topic][r.Partition]

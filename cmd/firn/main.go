@@ -100,7 +100,7 @@ func newRoot() *cobra.Command {
 		},
 	}
 	pf := root.PersistentFlags()
-	pf.StringP("output", "o", "text", "shape of the answer: text or json")
+	pf.StringP("output", "o", "text", "shape of the answer: text or json, where integers have all their 64 bits")
 	pf.StringArrayP("option", "X", nil, "KEY=VALUE for this call: brokers=HOST:PORT[,HOST:PORT]")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		var names []string

@@ -32,7 +32,10 @@ func (t *tabular) row(cells ...any) {
 }
 
 // emit prints the answer of a command: v as JSON with -o json, else what text
-// writes. The JSON of every command is stable: fields are only ever added.
+// writes. The JSON of every command is stable: fields are only ever added. Offsets,
+// timestamps and sizes are JSON numbers with all their digits, never rounded to a
+// float64: read them with a parser that keeps integers above 2^53 (Go's
+// json.Number, Python, jq 1.7), not with JavaScript's JSON.parse.
 func emit(cmd *cobra.Command, v any, text func(w *tabular)) error {
 	if o, _ := cmd.Flags().GetString("output"); o == "json" {
 		enc := json.NewEncoder(cmd.OutOrStdout())
