@@ -4,7 +4,7 @@ BIN     := bin/firn
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: up build test unit integration clients verify image clean help
+.PHONY: up build test unit integration clients verify bench image clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ clients: build ## the matrix of unmodified clients only
 
 verify: build ## every full count, part by part; PARTS="kills flights" runs some; appends to docs/verification.md
 	./scripts/verify.sh $(PARTS)
+
+bench: build ## firn beside Apache Kafka on this machine; ARGS go to bench/compare (ARGS=-h); raw JSON on stdout
+	@./scripts/bench.sh $(ARGS)
 
 image: ## the FROM scratch container image
 	./scripts/image.sh
