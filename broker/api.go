@@ -99,7 +99,7 @@ func apiVersions(_ context.Context, _ *Server, r *Request) Reply {
 	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
 	if r.Version >= 3 {
 		if !validSoftware(req.ClientSoftwareName) || !validSoftware(req.ClientSoftwareVersion) {
-			resp.ErrorCode = 42 // INVALID_REQUEST (KIP-511)
+			resp.ErrorCode = codeInvalidRequest // (KIP-511)
 			return Reply{Response: resp}
 		}
 		r.Conn.software = req.ClientSoftwareName + " " + req.ClientSoftwareVersion
@@ -112,7 +112,7 @@ func apiVersions(_ context.Context, _ *Server, r *Request) Reply {
 // know: v0, naming only what we do, so that the client asks again.
 func unsupportedApiVersions() kmsg.Response {
 	resp := kmsg.NewPtrApiVersionsResponse()
-	resp.ErrorCode = 35 // UNSUPPORTED_VERSION
+	resp.ErrorCode = codeUnsupportedVersion
 	k := kmsg.NewApiVersionsResponseApiKey()
 	k.ApiKey, k.MinVersion, k.MaxVersion = 18, apis[18].advertised, apis[18].max
 	resp.ApiKeys = append(resp.ApiKeys, k)

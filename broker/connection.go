@@ -19,14 +19,16 @@ import (
 )
 
 const (
-	firstFrameTimeout = 10 * time.Second
-	writeTimeout      = 30 * time.Second
+	writeTimeout = 30 * time.Second
 	// maxUnanswered and maxInFlight bound what a connection may have asked
-	// without having been answered; then it is not read until it drains.
+	// without having been answered, and the answers that are ready and wait for
+	// others before them; then it is not read until it drains. One request may be
+	// larger, if it is the only one.
 	maxUnanswered = 100
 	maxInFlight   = 16 << 20
 	// keepBuffer is the largest write buffer that an idle connection keeps.
 	keepBuffer = 16 << 10
+	readerStep = 256 << 10
 )
 
 // Conn is one client connection. Its reader handles requests in order of arrival;
@@ -45,10 +47,12 @@ type Conn struct {
 	cancel  context.CancelFunc
 	pending chan *answer // in order of the requests
 	queued  atomic.Int32 // answers in pending or being written from it
-	bytes   atomic.Int64 // request bytes that are not answered yet
+	bytes   atomic.Int64 // request bytes that are not answered yet, and answers that wait
 	drained chan struct{}
 	in      *frames
 	out     []byte // the reader's write buffer
+	writing holding
+	why     atomic.Pointer[string] // why it was closed, if we did
 }
 
 // answer is a slot in the order of answers.
@@ -59,6 +63,8 @@ type answer struct {
 	ready chan struct{} // nil when resp is there already, or parked
 	park  func(context.Context) kmsg.Response
 	size  int64
+	// early is the encoded answer, where it has to wait for others before it.
+	early []byte
 	close bool
 	start time.Time
 }
@@ -66,8 +72,11 @@ type answer struct {
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
 	c := &Conn{s: s, listener: l, nc: nc, raw: rawConn(nc), drained: make(chan struct{}, 1)}
 	c.logger = s.logger.With("remote", nc.RemoteAddr().String(), "listener", l.Name)
-	c.in = newFrames(nc, c.raw)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.in = newFrames(nc, c.raw)
+	c.in.memory, c.in.ctx, c.in.now, c.in.idle = s.cfg.Memory, c.ctx, s.cfg.Now, s.cfg.MaxIdle
+	c.in.busy = func() bool { return c.queued.Load() > 0 }
+	c.in.room = c.room
 	return c
 }
 
@@ -106,38 +115,109 @@ func (c *Conn) serve() {
 		}
 		writer.Wait()
 	}()
-	c.nc.SetReadDeadline(c.s.cfg.Now().Add(firstFrameTimeout))
 	for first := true; ; first = false {
 		f, err := c.in.next(first, c.s.cfg.MaxRequestBytes)
 		if err == nil {
-			if first {
-				c.nc.SetReadDeadline(time.Time{})
-			}
 			err = c.handle(f, &writer)
 		}
 		if err != nil {
-			if !errors.Is(err, errQuiet) && c.ctx.Err() == nil {
-				c.logger.Info("connection closed", "event", "connection_closed", "reason", err.Error(), "client", c.software)
+			reason := c.why.Load()
+			if reason == nil && !errors.Is(err, errQuiet) && c.ctx.Err() == nil {
+				s := err.Error()
+				reason = &s
+			}
+			if reason != nil && c.s.ctx.Err() == nil {
+				c.logger.Info("connection closed", "event", "connection_closed", "reason", *reason, "client", c.software)
 			}
 			return
 		}
-		for c.queued.Load() >= maxUnanswered || c.bytes.Load() >= maxInFlight {
+		for c.queued.Load() >= maxUnanswered {
 			select {
 			case <-c.drained:
 			case <-c.ctx.Done():
-				return
+			}
+			if c.ctx.Err() != nil {
+				break // next finds the connection closed
 			}
 		}
 	}
 }
 
+// room waits until a request of size bytes may be read; false ends the connection.
+func (c *Conn) room(size int64) bool {
+	for c.queued.Load() > 0 && c.bytes.Load()+size > maxInFlight {
+		select {
+		case <-c.drained:
+		case <-c.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// end closes the connection from outside its goroutines, for a reason that is
+// logged.
+func (c *Conn) end(reason string) {
+	c.why.CompareAndSwap(nil, &reason)
+	c.nc.Close()
+}
+
+// holding is what answers hold while one of them is written. Others read it.
+type holding struct {
+	bytes    atomic.Int64 // charged for the answer that is being written
+	early    atomic.Int64 // charged for those encoded behind it
+	since    atomic.Int64 // when the client last took readerStep, in nanoseconds; 0: nothing is being written
+	progress int          // bytes taken since
+}
+
+// hold charges an answer of n bytes, until letGo.
+func (c *Conn) hold(n int) {
+	c.writing.progress = 0
+	c.writing.since.Store(c.s.cfg.Now().UnixNano())
+	if n > keepBuffer {
+		c.writing.bytes.Store(int64(n))
+		c.s.cfg.Memory.add(int64(n))
+	}
+}
+
+func (c *Conn) letGo() {
+	c.writing.since.Store(0)
+	if n := c.writing.bytes.Swap(0); n > 0 {
+		c.s.cfg.Memory.add(-n)
+	}
+}
+
+// took notes that the client took n bytes of an answer after a wait. One that
+// takes less than readerStep in pressureStall has stalled.
+func (c *Conn) took(n int) {
+	w := &c.writing
+	if w.progress += n; w.progress >= readerStep {
+		w.progress = 0
+		w.since.Store(c.s.cfg.Now().UnixNano())
+	}
+}
+
+// stalled is the memory that the connection holds for a client that has not moved
+// since a time.
+func (c *Conn) stalled(since time.Time) int64 {
+	n := c.in.stalled(since)
+	if at := c.writing.since.Load(); at != 0 && at <= since.UnixNano() {
+		n += c.writing.bytes.Load() + c.writing.early.Load()
+	}
+	return n
+}
+
 // handle decodes one frame, runs its handler and sends or queues the answer. A
 // panic ends the connection, never the process.
 func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
+	ans := &answer{frame: f, size: int64(len(f.bytes)), start: c.s.cfg.Now()}
 	defer func() {
 		if p := recover(); p != nil {
 			c.logger.Error("BUG: request panicked", "event", "request_panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = errors.New("internal error")
+		}
+		if err != nil {
+			ans.frame.release() // again, mostly
 		}
 	}()
 	in := f.bytes
@@ -146,7 +226,7 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 		return fmt.Errorf("API key %d is not served", r.Key)
 	}
 	a := apis[r.Key]
-	ans := &answer{r: r, frame: f, size: int64(len(in)), start: c.s.cfg.Now()}
+	ans.r = r
 	if r.Version < a.min || r.Version > a.max {
 		if r.Key == 18 {
 			ans.resp = unsupportedApiVersions()
@@ -179,10 +259,11 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 				}
 			}()
 			ans.resp = reply.Wait(c.ctx)
+			c.encodeEarly(ans)
 		}()
 	} else if ans.resp == nil && ans.park == nil && !ans.close {
 		c.s.metrics.byKey[r.Key].n.Inc()
-		f.release()
+		ans.frame.release()
 		return nil // no answer was asked for
 	}
 	return c.send(ans, writer)
@@ -254,6 +335,9 @@ func (c *Conn) send(a *answer, writer *sync.WaitGroup) error {
 			c.writeInOrder()
 		}()
 	}
+	if a.ready == nil && a.park == nil {
+		c.encodeEarly(a)
+	}
 	c.queued.Add(1)
 	c.bytes.Add(a.size)
 	c.pending <- a
@@ -285,6 +369,8 @@ func (c *Conn) writeInOrder() {
 		if f, ok := a.resp.(*fetchAnswer); ok {
 			f.release() // also when nobody is left to read it
 		}
+		a.frame.release()
+		c.addEarly(-len(a.early))
 		c.queued.Add(-1)
 		c.bytes.Add(-a.size)
 		select {
@@ -305,6 +391,38 @@ func (c *Conn) unpark(a *answer) {
 	a.resp = a.park(c.ctx)
 }
 
+// encodeEarly encodes an answer that has to wait for others, so that it is known
+// what it holds. The records of a fetch hold nothing, and the answer to a Produce
+// is no larger than its request.
+func (c *Conn) encodeEarly(a *answer) {
+	if _, fetched := a.resp.(*fetchAnswer); fetched || a.resp == nil || a.r.Key == 0 {
+		return
+	}
+	a.early = a.encode(nil)
+	a.resp = nil
+	c.addEarly(len(a.early))
+}
+
+func (c *Conn) addEarly(n int) {
+	c.bytes.Add(int64(n))
+	c.writing.early.Add(int64(n))
+	c.s.cfg.Memory.add(int64(n))
+}
+
+// encode puts the answer and its header into buf.
+func (a *answer) encode(buf []byte) []byte {
+	buf = append(buf[:0], 0, 0, 0, 0)
+	buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
+	// The header of ApiVersions is v0 always: the client does not know yet
+	// what we speak (KIP-511).
+	if a.resp.IsFlexible() && a.r.Key != 18 {
+		buf = append(buf, 0)
+	}
+	buf = a.resp.AppendTo(buf)
+	binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
+	return buf
+}
+
 // write encodes and sends one answer. A panic of the encoder ends the connection.
 func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 	defer func() {
@@ -320,17 +438,17 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 	if f, ok := a.resp.(*fetchAnswer); ok {
 		return c.writeFetch(a, f, buf)
 	}
-	if a.resp != nil {
-		buf = append(buf[:0], 0, 0, 0, 0)
-		buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
-		// The header of ApiVersions is v0 always: the client does not know yet
-		// what we speak (KIP-511).
-		if a.resp.IsFlexible() && a.r.Key != 18 {
-			buf = append(buf, 0)
+	if a.resp != nil || a.early != nil {
+		out := a.early
+		if out == nil {
+			buf = a.encode(buf)
+			out = buf
+			c.hold(len(out))
+		} else {
+			c.hold(0)
 		}
-		buf = a.resp.AppendTo(buf)
-		binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
-		if err := c.sendBytes(buf, false); err != nil {
+		defer c.letGo()
+		if err := c.sendBytes(out, false); err != nil {
 			return buf, errQuiet
 		}
 	}

@@ -2,13 +2,16 @@ package broker
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,31 +28,53 @@ const (
 	// nothing of note.
 	frameStep   = 64 << 10
 	frameGrowth = 16
-	// maxPooledFrame is the largest buffer that is used again.
+	// minPooledFrame and maxPooledFrame are the smallest and the largest buffer
+	// that is used again.
+	minPooledFrame = 1 << 10
 	maxPooledFrame = 1 << 20
+	// maxOtherFrame is the largest request that is no Produce. What is decoded of
+	// one takes several times its bytes, otherFactor at most in practice.
+	maxOtherFrame = 16 << 20
+	otherFactor   = 4
+	// A large Produce lies in a mapping of its own, which takes memory only as bytes
+	// come and gives all of it back at once. firstCharge is what a large request is charged before its bytes have come.
+	firstCharge = 16 << 10
+
+	firstFrameTimeout = 10 * time.Second
+	// frameTimeout is how long a client may take for every frameStep bytes of a
+	// request that it has begun.
+	frameTimeout = 30 * time.Second
 )
 
 // frame is the bytes of one request behind its length.
 type frame struct {
 	bytes  []byte
 	pooled bool // bytes go back to framePool
+	mapped bool // bytes are a mapping
+	charge charge
 }
 
-// release gives the bytes to another request. Nothing may point into them.
+// release gives the bytes to another request, and what they were charged back.
+// Nothing may point into those of a Produce.
 func (f *frame) release() {
-	if f.pooled {
-		f.pooled = false
+	switch {
+	case f.pooled:
 		putFrame(f.bytes)
-		f.bytes = nil
+	case f.mapped:
+		if err := unix.Munmap(f.bytes); err != nil {
+			panic(fmt.Sprintf("BUG: unmap a frame of %d bytes: %v", len(f.bytes), err))
+		}
 	}
+	f.pooled, f.mapped, f.bytes = false, false, nil
+	f.charge.release()
 }
 
-// framePools hold buffers of 64 KiB, 256 KiB and 1 MiB.
-var framePools [3]sync.Pool
+// framePools hold buffers of 1, 4, 16, 64 and 256 KiB and 1 MiB.
+var framePools [6]sync.Pool
 
 // frameClass is the pool for n bytes, -1 for none.
 func frameClass(n int) int {
-	for i, size := 0, frameStep; i < len(framePools); i, size = i+1, 4*size {
+	for i, size := 0, minPooledFrame; i < len(framePools); i, size = i+1, 4*size {
 		if n <= size {
 			return i
 		}
@@ -66,12 +91,12 @@ func getFrame(n int) []byte {
 	if p, ok := framePools[class].Get().(*[]byte); ok {
 		return (*p)[:n]
 	}
-	return make([]byte, n, frameStep<<(2*class))
+	return make([]byte, n, minPooledFrame<<(2*class))
 }
 
 func putFrame(p []byte) {
 	class := frameClass(cap(p))
-	if class >= 0 && cap(p) == frameStep<<(2*class) {
+	if class >= 0 && cap(p) == minPooledFrame<<(2*class) {
 		p = p[:0]
 		framePools[class].Put(&p)
 	}
@@ -88,6 +113,19 @@ type frames struct {
 	buf  *[]byte // what has been read ahead is buf[r:w]
 	r, w int
 	big  bool // the last request was large
+	part [8]byte
+	kept int // bytes in part: the begin of a request while the rest is awaited
+
+	memory *Memory
+	ctx    context.Context
+	now    func() time.Time // nil: no deadlines
+	idle   time.Duration    // how long to wait for a request; 0 for ever
+	busy   func() bool      // whether the client waits for us, and so may be silent
+	room   func(int64) bool // waits until a request of a size may be read
+	armed  time.Time        // when the deadline of an idle connection was set
+	// held is what the request that is being read was charged, since when it
+	// waits for bytes, in nanoseconds. Others read them.
+	held, since atomic.Int64
 
 	// What the callback of raw works on; kept here so that a read allocates
 	// nothing.
@@ -105,13 +143,9 @@ func newFrames(nc net.Conn, raw syscall.RawConn) *frames {
 
 // next returns the next request. Errors that are errQuiet end the connection
 // without a word.
-func (f *frames) next(first bool, most int32) (frame, error) {
-	if err := f.buffer(4); err != nil {
-		var ne net.Error
-		if first && errors.As(err, &ne) && ne.Timeout() {
-			return frame{}, errors.New("no request within 10 s")
-		}
-		return frame{}, errQuiet
+func (f *frames) next(first bool, most int32) (_ frame, err error) {
+	if err := f.begin(first); err != nil {
+		return frame{}, err
 	}
 	head := (*f.buf)[f.r:f.w]
 	if first {
@@ -127,16 +161,75 @@ func (f *frames) next(first bool, most int32) (frame, error) {
 		return frame{}, errQuiet
 	}
 	head = (*f.buf)[f.r:f.w]
+	isProduce := binary.BigEndian.Uint16(head[4:]) == 0
+	cost := int64(size)
+	if !isProduce && size > smallFrame {
+		cost *= otherFactor
+	}
+	switch {
+	case !isProduce && size > maxOtherFrame:
+		return frame{}, fmt.Errorf("frame of %d bytes: only a Produce may have more than %d", size, maxOtherFrame)
+	case cost > f.memory.largest():
+		return frame{}, fmt.Errorf("frame of %d bytes: there is room for %d; raise --memory-limit", size, f.memory.largest())
+	}
+	if !f.gate(int64(size)) {
+		return frame{}, errQuiet
+	}
 	// Only a Produce is sure to leave nothing behind that points into it.
-	out := frame{pooled: binary.BigEndian.Uint16(head[4:]) == 0 && size <= maxPooledFrame}
+	out := frame{pooled: isProduce && size <= maxPooledFrame}
+	if out.pooled {
+		cost = minPooledFrame << (2 * frameClass(int(size)))
+	}
 	f.big = size > readAhead/2
 	have := min(len(head)-4, int(size))
-	out.bytes = out.make(min(int(size), max(frameStep, frameGrowth*have)))
-	copy(out.bytes, head[4:4+have])
-	if f.r += 4 + have; f.r == f.w {
+	got := head[4 : 4+have]
+	defer func() {
+		f.held.Store(0)
+		if err != nil {
+			out.release()
+		}
+	}()
+	out.charge = f.memory.begin(cost)
+	large, factor, step := out.charge.large(), int64(1), cost
+	if large {
+		factor = cost / int64(size)
+		step = max(int64(have)*factor, firstCharge)
+		out.charge.mapped = isProduce
+	}
+	f.r += 4 + have
+	if !out.charge.try(step) {
+		// It waits with what the client has sent, and no more.
+		got = bytes.Clone(got)
+		if f.r == f.w {
+			f.drop()
+		}
+		if out.charge.take(f.ctx, step) != nil {
+			return frame{}, errQuiet
+		}
+	}
+	f.held.Store(out.charge.got)
+	if out.charge.mapped {
+		if out.bytes, err = mapFrame(int(size)); err != nil {
+			return frame{}, fmt.Errorf("frame of %d bytes: %w", size, err)
+		}
+		out.mapped = true
+	} else {
+		out.bytes = out.make(min(int(size), max(frameStep, frameGrowth*have)))
+	}
+	copy(out.bytes, got)
+	if f.r == f.w {
 		f.drop()
 	}
-	for have < int(size) {
+	for due := 0; have < int(size); {
+		if large && int64(have)*factor == out.charge.got {
+			// While we make it wait, it is not the client who has stalled.
+			f.held.Store(0)
+			if out.charge.take(f.ctx, min(frameStep*factor, cost-out.charge.got)) != nil {
+				return frame{}, errQuiet
+			}
+			f.held.Store(out.charge.got)
+			due = have
+		}
 		if have == len(out.bytes) {
 			grown := out.make(min(int(size), 4*len(out.bytes)))
 			copy(grown, out.bytes)
@@ -145,13 +238,91 @@ func (f *frames) next(first bool, most int32) (frame, error) {
 			}
 			out.bytes = grown
 		}
-		n, err := f.read(out.bytes[have:])
+		if have >= due && f.now != nil {
+			due = have + frameStep
+			f.deadline(f.now(), first)
+		}
+		end := len(out.bytes)
+		if large {
+			end = min(end, int(out.charge.got/factor))
+		}
+		n, err := f.read(out.bytes[have:end])
+		if isTimeout(err) {
+			return frame{}, fmt.Errorf("a frame of %d bytes stalled after %d: want %d in %v", size, have, frameStep, frameTimeout)
+		}
 		if err != nil {
 			return frame{}, errQuiet
 		}
 		have += n
 	}
 	return out, nil
+}
+
+// begin waits for the first bytes of a request.
+func (f *frames) begin(first bool) error {
+	for {
+		if f.now != nil && f.w-f.r < 4 {
+			if now := f.now(); first {
+				f.deadline(now, true)
+			} else if now.Sub(f.armed) > f.idle/16 {
+				f.armed = now
+				var end time.Time
+				if f.idle > 0 {
+					end = now.Add(f.idle)
+				}
+				f.nc.SetReadDeadline(end)
+			}
+		}
+		err := f.buffer(4)
+		switch {
+		case err == nil:
+			return nil
+		case isTimeout(err) && first:
+			return fmt.Errorf("no request within %v", firstFrameTimeout)
+		case isTimeout(err) && f.kept == 0 && f.busy != nil && f.busy():
+			f.armed = time.Time{}
+		default:
+			return errQuiet
+		}
+	}
+}
+
+// gate waits until the connection may have a request of size bytes more in flight.
+func (f *frames) gate(size int64) bool { return f.room == nil || f.room(size) }
+
+// deadline gives the next step of a request its time.
+func (f *frames) deadline(now time.Time, first bool) {
+	f.armed = time.Time{}
+	f.since.Store(now.UnixNano())
+	d := frameTimeout
+	if first {
+		d = firstFrameTimeout
+	}
+	f.nc.SetReadDeadline(now.Add(d))
+}
+
+// stalled is what the request that is being read was charged if the client has
+// sent none of it since a time.
+func (f *frames) stalled(since time.Time) int64 {
+	if f.since.Load() > since.UnixNano() {
+		return 0
+	}
+	return f.held.Load()
+}
+
+// mapFrame returns n bytes that take memory only when they are written.
+func mapFrame(n int) ([]byte, error) {
+	p, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err == nil {
+		// A huge page would be memory for bytes that have not come.
+		_ = unix.Madvise(p, unix.MADV_NOHUGEPAGE)
+	}
+	return p, err
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 func (f *frame) make(n int) []byte {
@@ -208,6 +379,8 @@ func (f *frames) took(n int, err error) (int, error) {
 	}
 	if dst == nil {
 		f.w += n
+	} else if f.now != nil {
+		f.since.Store(f.now().UnixNano())
 	}
 	return n, nil
 }
@@ -219,6 +392,8 @@ func (f *frames) target() []byte {
 	}
 	if f.buf == nil {
 		f.buf = readBuffers.Get().(*[]byte)
+		f.w = copy(*f.buf, f.part[:f.kept])
+		f.kept = 0
 	}
 	if f.big && f.r == 0 && f.w < readHead {
 		return (*f.buf)[f.w:readHead]
@@ -235,7 +410,8 @@ func (f *frames) tryRead(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			if f.dst == nil && f.r == f.w {
+			if f.dst == nil && f.w-f.r < len(f.part) {
+				f.kept = copy(f.part[:], (*f.buf)[f.r:f.w])
 				f.drop()
 			}
 			return false

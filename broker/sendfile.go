@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"syscall"
 	"time"
@@ -32,6 +33,8 @@ func (c *Conn) writeFetch(a *answer, f *fetchAnswer, buf []byte) ([]byte, error)
 		c.s.logger.Error("records cannot be read", "event", "read_failed", "err", err)
 	}
 	buf, cuts, left := f.encode(buf, failed)
+	c.hold(len(buf))
+	defer c.letGo()
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-4+left))
 	sent := 0
 	for _, cut := range cuts {
@@ -111,6 +114,10 @@ func (c *Conn) push(write func(fd int) (int, error)) (n int, err error) {
 	})
 	if waited {
 		c.nc.SetWriteDeadline(time.Time{})
+		c.took(max(n, 0))
+	}
+	if isTimeout(rerr) {
+		c.end(fmt.Sprintf("the client took nothing of an answer for %v", writeTimeout))
 	}
 	if rerr != nil {
 		return 0, rerr

@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +34,16 @@ type Config struct {
 	// AutoCreate says whether a request may make a missing topic
 	// (auto.create.topics.enable).
 	AutoCreate func() bool
-	// MaxConnections and MaxConnectionsPerIP refuse more; 0 is 10,000 and 5,000.
+	// Memory is the account of requests and answers; nil counts nothing.
+	Memory *Memory
+	// MaxConnections is how many connections there may be, and MaxConnectionsPerIP
+	// how many from one address; 0 is 10,000 and nine tenths of all. Limits, when
+	// not nil, may lower both while the server runs.
 	MaxConnections, MaxConnectionsPerIP int
+	Limits                              func() (connections, perIP int)
+	// MaxIdle is connections.max.idle.ms: how long a connection may be silent
+	// while nothing is unanswered; 0 is for ever.
+	MaxIdle time.Duration
 	// MaxRequestBytes is socket.request.max.bytes; 0 is 100 MiB.
 	MaxRequestBytes int32
 	// FetchMaxBytes is fetch.max.bytes, the most that a fetch is answered
@@ -51,12 +62,17 @@ type Server struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	bound  []*Bound
-	conns  map[*Conn]struct{}
-	perIP  map[string]int
-	closed bool
+	mu      sync.Mutex
+	bound   []*Bound
+	conns   map[*Conn]struct{}
+	perIP   map[string]int
+	refused int       // connections, since a line said so
+	said    time.Time // when that was
+	closed  bool
 }
+
+// sayEvery is how often a line says that connections are refused.
+const sayEvery = 10 * time.Second
 
 // New returns a server that listens nowhere yet.
 func New(cfg Config) *Server {
@@ -64,7 +80,7 @@ func New(cfg Config) *Server {
 		cfg.MaxConnections = 10_000
 	}
 	if cfg.MaxConnectionsPerIP == 0 {
-		cfg.MaxConnectionsPerIP = 5_000
+		cfg.MaxConnectionsPerIP = cfg.MaxConnections / 10 * 9
 	}
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 100 << 20
@@ -74,6 +90,10 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}}
 	s.metrics = newServerMetrics(cfg.Registerer)
+	if cfg.Memory != nil {
+		reclaim := s.reclaim
+		cfg.Memory.reclaim.Store(&reclaim)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -112,11 +132,20 @@ func (s *Server) Serve(b *Bound) {
 // admit starts a connection, or refuses it when there are too many.
 func (s *Server) admit(b *Bound, nc net.Conn) {
 	ip, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
+	most, mostPerIP := s.cfg.MaxConnections, s.cfg.MaxConnectionsPerIP
+	if s.cfg.Limits != nil {
+		all, one := s.cfg.Limits()
+		most, mostPerIP = min(most, all), min(mostPerIP, one)
+	}
 	s.mu.Lock()
-	if s.closed || len(s.conns) >= s.cfg.MaxConnections || s.perIP[ip] >= s.cfg.MaxConnectionsPerIP {
+	switch {
+	case s.closed:
 		s.mu.Unlock()
-		s.metrics.refused.Inc()
 		nc.Close()
+		return
+	case len(s.conns) >= most || s.perIP[ip] >= mostPerIP:
+		s.refuseLocked(nc, ip, most, mostPerIP)
+		s.mu.Unlock()
 		return
 	}
 	c := newConn(s, b.Listener, nc)
@@ -136,6 +165,50 @@ func (s *Server) admit(b *Bound, nc net.Conn) {
 		s.mu.Unlock()
 		s.metrics.connections.Dec()
 	}()
+}
+
+// refuseLocked closes a connection that is one too many, with a line now and then.
+func (s *Server) refuseLocked(nc net.Conn, ip string, most, mostPerIP int) {
+	nc.Close()
+	s.metrics.refused.Inc()
+	s.refused++
+	now := s.cfg.Now()
+	if !s.said.IsZero() && now.Sub(s.said) < sayEvery {
+		return
+	}
+	reason := fmt.Sprintf("%d connections are open (max.connections)", most)
+	if len(s.conns) < most {
+		reason = fmt.Sprintf("%d connections are open from this address (max.connections.per.ip)", mostPerIP)
+	}
+	s.logger.Warn("connection refused", "event", "connection_refused", "reason", reason, "remote", ip, "refused", s.refused)
+	s.refused, s.said = 0, now
+}
+
+// reclaim ends connections that hold memory for a client which has stalled, those
+// with the most first, until there are want bytes.
+func (s *Server) reclaim(want int64) {
+	since := s.cfg.Now().Add(-pressureStall)
+	type holder struct {
+		c *Conn
+		n int64
+	}
+	var all []holder
+	s.mu.Lock()
+	for c := range s.conns {
+		if n := c.stalled(since); n > 0 {
+			all = append(all, holder{c, n})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.n, a.n) })
+	for _, h := range all {
+		if want <= 0 {
+			return
+		}
+		want -= h.n
+		s.metrics.reclaimed.Inc()
+		h.c.end(fmt.Sprintf("the client stalled for %v while it held %d bytes that others wait for", pressureStall, h.n))
+	}
 }
 
 // Close stops accepting, ends every connection and returns when no goroutine is
@@ -159,6 +232,7 @@ type serverMetrics struct {
 	duration    *prometheus.HistogramVec
 	connections prometheus.Gauge
 	refused     prometheus.Counter
+	reclaimed   prometheus.Counter
 	byKey       [maxKey]struct {
 		n prometheus.Counter
 		d prometheus.Observer
@@ -171,6 +245,7 @@ func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 		duration:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "firn_kafka_request_duration_seconds", Help: "From a request's last byte to its answer being ready, waiting included.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9)}, []string{"api"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "firn_kafka_connections", Help: "Open client connections."}),
 		refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_connections_refused_total", Help: "Connections refused because there were too many."}),
+		reclaimed:   prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_connections_reclaimed_total", Help: "Connections ended because they had stalled and held memory that others waited for."}),
 	}
 	for key, a := range apis {
 		if a != nil {
@@ -178,7 +253,7 @@ func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 		}
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.duration, m.connections, m.refused)
+		reg.MustRegister(m.requests, m.duration, m.connections, m.refused, m.reclaimed)
 	}
 	return m
 }

@@ -47,10 +47,11 @@ type coldReader struct {
 	metrics *metrics
 	now     func() time.Time
 
-	timeout  time.Duration       // of a job
-	coalesce int64               // largest GET that several chunks share
-	decoding *semaphore.Weighted // bytes of compressed chunks in memory
-	planners chan struct{}       // one token a planner of read-ahead
+	timeout     time.Duration       // of a job
+	coalesce    int64               // largest GET that several chunks share
+	decoding    *semaphore.Weighted // bytes of compressed chunks in memory, of decodeBytes
+	decodeBytes int64
+	planners    chan struct{} // one token a planner of read-ahead
 
 	ctx  context.Context // of all jobs; ends in close
 	stop context.CancelFunc

@@ -12,10 +12,6 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// decodeMemory bounds the memory of compressed chunks while they are decoded;
-// their decoded form is within the cache's own budget.
-const decodeMemory = 48 << 20
-
 // fill is how chunks of l, counted from the first one, get from the bucket into
 // the cache: one ranged GET for the whole run, every checksum compared, chunks
 // decoded, and their batches walked to the end. A run with damage in it is asked
@@ -32,7 +28,7 @@ func (c *coldReader) fill(l *layout, first int) localcache.Fill {
 			for _, ch := range chunks {
 				n = max(n, stored+ch.size)
 			}
-			n = min(n, decodeMemory)
+			n = min(n, c.decodeBytes)
 			if err := c.decoding.Acquire(ctx, n); err != nil {
 				return err
 			}

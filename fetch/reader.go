@@ -24,6 +24,7 @@ type Config struct {
 	ColdSlots     int           // cold reads that run at once; default 64
 	ColdTimeout   time.Duration // deadline of one cold read, however long its client waits; default 60 s
 	CoalesceBytes int64         // largest GET that neighbouring chunks share; default 8 MiB
+	DecodeBytes   int64         // memory of compressed chunks while they are decoded; default 48 MiB
 
 	Now        func() time.Time // required
 	Logger     *slog.Logger
@@ -53,6 +54,9 @@ func newReader(cfg Config, b bucket) *Reader {
 	if cfg.CoalesceBytes <= 0 {
 		cfg.CoalesceBytes = 8 << 20
 	}
+	if cfg.DecodeBytes <= 0 {
+		cfg.DecodeBytes = 48 << 20
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -60,7 +64,7 @@ func newReader(cfg Config, b bucket) *Reader {
 		cache: cfg.Cache, bucket: b, slots: newSlots(cfg.ColdSlots),
 		layouts: newLayouts(1024), indexes: newIndexes(4096), streams: newStreams(),
 		log: cfg.Logger, now: cfg.Now, timeout: cfg.ColdTimeout, coalesce: cfg.CoalesceBytes,
-		decoding: semaphore.NewWeighted(decodeMemory), planners: make(chan struct{}, maxPlanners), jobs: make(map[jobKey]*job),
+		decoding: semaphore.NewWeighted(cfg.DecodeBytes), decodeBytes: cfg.DecodeBytes, planners: make(chan struct{}, maxPlanners), jobs: make(map[jobKey]*job),
 	}
 	c.metrics = newMetrics(cfg.Registerer, c.slots)
 	c.ctx, c.stop = context.WithCancel(context.Background())

@@ -62,7 +62,7 @@ func (n *node) openBucket(ctx context.Context, cfg Config, id string, fsys disk.
 const memoryFolder = "bucket-memory"
 
 // openTiering starts what works with the bucket: the archiver and the cache.
-func (n *node) openTiering(ctx context.Context, cfg Config, fsys disk.FS, reg prometheus.Registerer) error {
+func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsys disk.FS, reg prometheus.Registerer) error {
 	ictx, cancel := ctxTimeout(ctx)
 	defer cancel()
 	generation, err := tiering.Identify(ictx, n.bucket, cfg.Cluster, n.dir.Meta.ClusterID, time.Now())
@@ -87,7 +87,7 @@ func (n *node) openTiering(ctx context.Context, cfg Config, fsys disk.FS, reg pr
 	if err != nil {
 		return err
 	}
-	n.cache, err = localcache.New(localcache.Config{FS: fsys, Dir: filepath.Join(cfg.DataDir, "cache"), MaxBytes: size, Now: time.Now, Logger: n.logger, Registerer: reg})
+	n.cache, err = localcache.New(localcache.Config{FS: fsys, Dir: filepath.Join(cfg.DataDir, "cache"), MaxBytes: size, MemoryBytes: plan.cache, Now: time.Now, Logger: n.logger, Registerer: reg})
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,15 +43,16 @@ func newUp() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		debug.SetMemoryLimit(limit)
 		raiseDescriptors(logger)
+		plan := planMemory(limit, descriptors())
+		plan.setHeap(0)
 		if spec := os.Getenv("FIRN_FAILPOINTS"); spec != "" {
 			if err := failpoint.Arm(spec); err != nil {
 				return &codedError{exitUsage, fmt.Errorf("FIRN_FAILPOINTS: %w", err)}
 			}
 			logger.Warn("failpoints are armed: this process will end itself", "event", "failpoints_armed", "spec", spec)
 		}
-		n, err := startNode(cmd.Context(), cfg, logger)
+		n, err := startNode(cmd.Context(), cfg, plan, logger)
 		if err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func (n *node) kafkaAddrs() string {
 }
 
 // startNode starts everything, or nothing.
-func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, err error) {
+func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Logger) (_ *node, err error) {
 	n := &node{logger: logger}
 	n.notReady("starting")
 	defer func() {
@@ -110,7 +110,7 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	if err := n.openMetadata(ctx, cfg, static, fsys, reg); err != nil {
 		return nil, err
 	}
-	if err := n.openTiering(ctx, cfg, fsys, reg); err != nil {
+	if err := n.openTiering(ctx, cfg, plan, fsys, reg); err != nil {
 		return nil, err
 	}
 	n.flusher = commitlog.NewFlusher(4)
@@ -124,7 +124,9 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	if err := n.manager.Start(ctx); err != nil {
 		return nil, fmt.Errorf("open partitions: %w", err)
 	}
-	if n.reader, err = fetch.New(fetch.Config{Cache: n.cache, Bucket: n.bucket, Now: time.Now, Logger: logger, Registerer: reg}); err != nil {
+	if n.reader, err = fetch.New(fetch.Config{
+		Cache: n.cache, Bucket: n.bucket, CoalesceBytes: plan.coalesce, DecodeBytes: plan.decoding, Now: time.Now, Logger: logger, Registerer: reg,
+	}); err != nil {
 		return nil, err
 	}
 	if n.groups, err = group.New(group.Config{
@@ -133,7 +135,7 @@ func startNode(ctx context.Context, cfg Config, logger *slog.Logger) (_ *node, e
 	}); err != nil {
 		return nil, err
 	}
-	n.serve(cfg, reg)
+	n.serve(cfg, plan, reg)
 	jctx, stop := context.WithCancel(context.Background())
 	n.stopJanitor, n.janitorDone = stop, make(chan struct{})
 	go func() {
@@ -196,7 +198,7 @@ func (n *node) groupPartition(partition int32) (group.Log, error) {
 }
 
 // serve answers clients.
-func (n *node) serve(cfg Config, reg prometheus.Registerer) {
+func (n *node) serve(cfg Config, plan memoryPlan, reg prometheus.Registerer) {
 	bc := func() metadata.BrokerConfig { return n.meta.Image().BrokerConfig() }
 	n.server = broker.New(broker.Config{
 		Admin: &broker.Admin{
@@ -211,7 +213,15 @@ func (n *node) serve(cfg Config, reg prometheus.Registerer) {
 		NodeID:   nodeID, Now: time.Now, Logger: n.logger, Registerer: reg,
 		AutoCreate:      func() bool { return bc().Bool("auto.create.topics.enable") },
 		MaxRequestBytes: int32(bc().Int("socket.request.max.bytes")),
-		FetchMaxBytes:   int32(bc().Int("fetch.max.bytes")),
+		Memory: broker.NewMemory(broker.MemoryConfig{
+			Total: plan.requests, MaxRequest: bc().Int("socket.request.max.bytes"), Mapped: plan.setHeap, Now: time.Now, Registerer: reg,
+		}),
+		MaxConnections: plan.connections,
+		Limits: func() (connections, perIP int) {
+			return int(bc().Int("max.connections")), int(bc().Int("max.connections.per.ip"))
+		},
+		MaxIdle:       time.Duration(bc().Int("connections.max.idle.ms")) * time.Millisecond,
+		FetchMaxBytes: int32(bc().Int("fetch.max.bytes")),
 	})
 	for _, b := range n.bound {
 		n.server.Serve(b)
