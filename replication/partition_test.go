@@ -141,6 +141,26 @@ func TestWaitingProduceBelongsToItsEpoch(t *testing.T) {
 	}
 }
 
+// TestAWaitThatBeginsTooLateEndsAtOnce: the leader was deposed between the append
+// and the wait. Nothing will ever move this watermark again, as when the topic was
+// deleted, and the producer must not find that out by its timeout.
+func TestAWaitThatBeginsTooLateEndsAtOnce(t *testing.T) {
+	p, g := partition(t, metadata.DurabilityFsync)
+	p.startLeading(5, 1, 1)
+	open := g.shut()
+	defer open()
+	a, err := p.Append(one(0), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stopLeading()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := p.WaitCommitted(ctx, a); !errors.Is(err, ErrNotLeader) {
+		t.Fatalf("the wait ended with %v", err)
+	}
+}
+
 // TestEpochsFence checks every answer of KIP-320, and that a deposed leader takes
 // no append.
 func TestEpochsFence(t *testing.T) {

@@ -98,7 +98,8 @@ func (p *Partition) WaitCommitted(ctx context.Context, a Appended) error {
 	// The watermark or the leadership may have moved between the look and the
 	// registration; whoever moves them from now on sees the waiter.
 	if epoch, leading := p.Leadership(); !leading || epoch != a.Epoch {
-		p.failWaiters(epoch)
+		// Each leadership is a new epoch, so a's is over for good, whoever leads.
+		p.endWaits(func(w ackWaiter) bool { return w.epoch > a.Epoch }, ErrNotLeader)
 	}
 	p.wake(p.hw.Load())
 	select {
