@@ -7,6 +7,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,11 @@ const (
 	Drop
 	// Hang passes nothing on until the client gives up.
 	Hang
+	// Late takes the whole request, waits until Until is closed, and then asks the
+	// store, whether the client still waits or not.
+	Late
+	// Damage turns a bit of the answer's body, behind its first Bytes bytes.
+	Damage
 )
 
 // Rule scripts an action.
@@ -47,7 +53,9 @@ type Rule struct {
 	Skip   int    // matching requests that pass first
 	Times  int    // how many are met then: 0 means one, negative all
 	Status int    // Refuse
-	Bytes  int64  // Cut
+	Bytes  int64  // Cut, Damage
+	Until  <-chan struct{}
+	Met    func() // called when a request meets the rule, before the action; may be nil
 }
 
 // Counts is traffic at the store's side since the last Reset.
@@ -200,7 +208,18 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 		}
 		rule := p.meet(r)
 		if rule != nil {
+			if rule.Met != nil {
+				rule.Met()
+			}
 			switch rule.Action {
+			case Late:
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					panic(http.ErrAbortHandler)
+				}
+				<-rule.Until
+				r = r.WithContext(context.WithoutCancel(r.Context()))
+				r.Body = io.NopCloser(bytes.NewReader(body))
 			case Refuse:
 				status := rule.Status
 				if status == 0 {
@@ -222,13 +241,16 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 		p.mu.Lock()
 		p.mu.requests[r.Method]++
 		p.mu.Unlock()
-		m := &meter{ResponseWriter: w, p: p, left: -1}
+		m := &meter{ResponseWriter: w, p: p, left: -1, damage: -1}
 		if r.Method == http.MethodGet && r.URL.Query().Get("list-type") == "" {
 			m.object = true
 			p.gets.Add(1)
 		}
 		if rule != nil && rule.Action == Cut {
 			m.left = rule.Bytes
+		}
+		if rule != nil && rule.Action == Damage {
+			m.damage = rule.Bytes
 		}
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &counted{r.Body, &p.up}
@@ -260,6 +282,7 @@ type meter struct {
 	object bool
 	status int
 	left   int64 // bytes to pass before the cut; negative: no cut
+	damage int64 // bytes to pass before the damaged one; negative: none
 }
 
 func (m *meter) WriteHeader(status int) {
@@ -273,6 +296,13 @@ func (m *meter) Write(b []byte) (int, error) {
 	cut := m.left >= 0 && int64(len(b)) > m.left
 	if cut {
 		b = b[:m.left]
+	}
+	if m.damage >= 0 {
+		if int64(len(b)) > m.damage {
+			b = bytes.Clone(b)
+			b[m.damage] ^= 1
+		}
+		m.damage -= int64(len(b))
 	}
 	// Counted before the write: a client may have read the last byte, and asked
 	// for the counts, before this goroutine runs again.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,11 +15,12 @@ import (
 func TestTheProxyShowsAndDoesWhatItSays(t *testing.T) {
 	var reached atomic.Int64
 	body := bytes.Repeat([]byte("x"), 300_000)
-	var host atomic.Value
+	var host, last atomic.Value
 	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		reached.Add(1)
 		host.Store(r.Host)
-		io.Copy(io.Discard, r.Body)
+		sent, _ := io.ReadAll(r.Body)
+		last.Store(string(sent))
 		w.Header().Set("ETag", "e")
 		if r.Method == http.MethodGet {
 			w.Write(body)
@@ -76,6 +78,38 @@ func TestTheProxyShowsAndDoesWhatItSays(t *testing.T) {
 		if tt.rule.Action == Cut && len(got) > 1000 {
 			t.Errorf("cut after %d bytes", len(got))
 		}
+	}
+
+	// Late: the client has gone, the store is asked all the same, with the body.
+	until, met := make(chan struct{}), make(chan struct{})
+	p.Inject(Rule{Action: Late, Method: "PUT", Until: until, Met: func() { close(met) }})
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	before := reached.Load()
+	go func() {
+		req, _ := http.NewRequestWithContext(ctx, "PUT", p.URL+"/b/k", bytes.NewReader([]byte("late")))
+		_, err := http.DefaultClient.Do(req)
+		gone <- err
+	}()
+	<-met
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("a late request was answered")
+	}
+	if reached.Load() != before {
+		t.Error("a late request has passed before its time")
+	}
+	close(until)
+	for deadline := time.Now().Add(10 * time.Second); reached.Load() != before+1 || last.Load() != "late"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the store saw %d requests and %q", reached.Load()-before, last.Load())
+		}
+		<-time.After(time.Millisecond)
+	}
+	p.Inject(Rule{Action: Damage, Method: "GET", Bytes: 200_000})
+	status, got, err := do("GET", "/b/k", nil)
+	if status != 200 || err != nil || len(got) != len(body) || got[200_000] == body[200_000] || !bytes.Equal(got[:200_000], body[:200_000]) || !bytes.Equal(got[200_001:], body[200_001:]) {
+		t.Errorf("one bit should be wrong: status %d, %d bytes, %v", status, len(got), err)
 	}
 	p.SetLatency(30 * time.Millisecond)
 	began := time.Now()
