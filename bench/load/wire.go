@@ -165,6 +165,29 @@ func endOffset(c Conn, topic string, partition int32) (int64, error) {
 	return got.Offset, kerr.ErrorForCode(got.ErrorCode)
 }
 
+// Offset asks for an offset by timestamp, or by one of Kafka's special ones.
+func Offset(addr, topic string, partition int32, timestamp int64) (int64, error) {
+	c, err := Dial(addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Version, req.ReplicaID = 9, -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic = topic
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.Timestamp, p.CurrentLeaderEpoch = partition, timestamp, -1
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	resp, err := c.Ask(req)
+	if err != nil {
+		return 0, err
+	}
+	got := resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0]
+	return got.Offset, kerr.ErrorForCode(got.ErrorCode)
+}
+
 // DeleteTopic removes a topic.
 func DeleteTopic(addr, topic string) error {
 	c, err := Dial(addr)
