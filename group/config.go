@@ -73,12 +73,12 @@ type Limits struct {
 
 // LimitsOf reads the limits from a broker's configuration.
 func LimitsOf(c metadata.BrokerConfig) Limits {
-	ms := func(name string) time.Duration { return time.Duration(c.Int(name)) * time.Millisecond }
+	ms := func(name string) time.Duration { return c.Duration(name, time.Millisecond) }
 	return Limits{
 		MinSession: ms("group.min.session.timeout.ms"), MaxSession: ms("group.max.session.timeout.ms"),
 		InitialDelay: ms("group.initial.rebalance.delay.ms"), MaxSize: int(c.Int("group.max.size")),
 		MaxMetadata: int(c.Int("offset.metadata.max.bytes")),
-		Retention:   time.Duration(c.Int("offsets.retention.minutes")) * time.Minute, RetentionCheck: ms("offsets.retention.check.interval.ms"),
+		Retention:   c.Duration("offsets.retention.minutes", time.Minute), RetentionCheck: ms("offsets.retention.check.interval.ms"),
 		Partitions: int32(c.Int("offsets.topic.num.partitions")), ReplicationFactor: int16(c.Int("offsets.topic.replication.factor")),
 		SegmentBytes: c.Int("offsets.topic.segment.bytes"),
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func divide(v string, factor int64) string {
@@ -165,6 +166,12 @@ func (b BrokerConfig) String(name string) string {
 func (b BrokerConfig) Int(name string) int64 {
 	n, _ := strconv.ParseInt(b.String(name), 10, 64)
 	return n
+}
+
+// Duration returns a broker configuration that counts units, or the longest
+// Duration where that overflows: the greatest value means never.
+func (b BrokerConfig) Duration(name string, unit time.Duration) time.Duration {
+	return times(b.Int(name), unit)
 }
 
 // Bool is String as a truth value.

@@ -256,9 +256,11 @@ func localRetention(local, total int64) int64 {
 }
 
 // ms is n milliseconds, or the longest Duration where that overflows.
-func ms(n int64) time.Duration {
-	if n > math.MaxInt64/int64(time.Millisecond) {
+func ms(n int64) time.Duration { return times(n, time.Millisecond) }
+
+func times(n int64, unit time.Duration) time.Duration {
+	if n > math.MaxInt64/int64(unit) {
 		return math.MaxInt64
 	}
-	return time.Duration(n) * time.Millisecond
+	return time.Duration(n) * unit
 }

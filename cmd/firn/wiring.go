@@ -117,7 +117,7 @@ func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Lo
 	n.notReady("partitions are being opened")
 	if n.manager, err = replication.NewManager(replication.Config{
 		Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, Archive: archive{n.archiver}, NodeID: nodeID, Now: time.Now, Logger: logger, Flusher: n.flusher,
-		ProducerExpiry: time.Duration(n.meta.Image().BrokerConfig().Int("producer.id.expiration.ms")) * time.Millisecond,
+		ProducerExpiry: n.meta.Image().BrokerConfig().Duration("producer.id.expiration.ms", time.Millisecond),
 	}); err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (n *node) serve(cfg Config, plan memoryPlan, reg prometheus.Registerer) {
 		Limits: func() (connections, perIP int) {
 			return int(bc().Int("max.connections")), int(bc().Int("max.connections.per.ip"))
 		},
-		MaxIdle:       time.Duration(bc().Int("connections.max.idle.ms")) * time.Millisecond,
+		MaxIdle:       bc().Duration("connections.max.idle.ms", time.Millisecond),
 		FetchMaxBytes: int32(bc().Int("fetch.max.bytes")),
 	})
 	for _, b := range n.bound {

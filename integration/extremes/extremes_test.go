@@ -568,3 +568,42 @@ func TestTheLastOffset(t *testing.T) {
 		cl = client(t, n)
 	}
 }
+
+// TestBrokerBoundsAtTheirEnds gives the broker's own times their greatest values,
+// which is how "never" is spelled in many a server.properties: nothing may end
+// because a number of milliseconds or minutes has left 64 bits of nanoseconds.
+func TestBrokerBoundsAtTheirEnds(t *testing.T) {
+	t.Parallel()
+	n := node.Start(t, "--set", "offsets.retention.minutes=2147483647", "--set", "offsets.retention.check.interval.ms=1000", "--set", "connections.max.idle.ms="+max64,
+		"--set", "log.retention.ms="+max64, "--set", "log.local.retention.ms="+max64, "--set", "log.segment.bytes=2147483647", "--set", "producer.id.expiration.ms=2147483647",
+		"--set", "log.roll.ms="+max64, "--set", "replica.lag.time.max.ms="+max64)
+	create(t, n, "t", nil)
+	cl := client(t, n)
+	if _, err := produce(t, cl, "t", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	adm := kadm.NewClient(cl)
+	var at kadm.Offsets
+	at.AddOffset("t", 0, 1, -1)
+	if err := adm.CommitAllOffsets(within(t), "g", at); err != nil {
+		t.Fatal(err)
+	}
+	// Offsets that expire at once do so at the check every second; a clean restart
+	// and the time of two checks are what they have to outlive.
+	n.Stop()
+	n.Up()
+	checked := time.Now()
+	for {
+		got, err := adm.FetchOffsets(within(t), "g")
+		if o, ok := got.Lookup("t", 0); err != nil || !ok || o.At != 1 {
+			t.Fatalf("%v after the restart the group has %+v, %v", time.Since(checked), got, err)
+		}
+		if time.Since(checked) > 2500*time.Millisecond {
+			break
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	if start, _ := list(t, cl, "t", -2); start != 0 {
+		t.Errorf("the log begins at %d: something has expired", start)
+	}
+}
