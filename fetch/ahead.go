@@ -8,9 +8,11 @@ import (
 )
 
 // Read-ahead follows offsets, not objects: a reader that goes on where it left
-// off gets 1, then 2, 4, 8 and at last maxAhead chunks in front of it, doubling
-// with each chunk it enters, across the ends of objects. What it may take is
-// bounded by free cache memory, never at the cost of a reader that waits.
+// off gets one chunk in front of it, across the ends of objects. Each time it comes
+// before its chunk has, the window doubles, up to maxAhead: so a fast reader of a
+// distant store gets deep read-ahead, and a slow one does not fill the network with
+// bursts that others feel. What it may take is bounded by free cache memory, never
+// at the cost of a reader that waits.
 const (
 	maxAhead = 16
 	// maxPlanners bounds the goroutines that look for the chunks ahead.
@@ -24,6 +26,7 @@ type stream struct {
 	last   localcache.Key // the chunk it read last
 	window int            // chunks to keep in front of it; 0 until it proves sequential
 	known  bool           // it has come back once
+	waited bool           // for the chunk it is about to enter
 	to     int64          // read-ahead has been asked for below this offset
 	busy   bool           // a planner works for it
 	elem   *list.Element
@@ -41,8 +44,11 @@ func (st *stream) enter(k localcache.Key) {
 	case !st.known:
 	case st.window == 0:
 		st.window = 1
-	case st.last != k:
+	case st.last != k && st.waited:
 		st.window = min(2*st.window, maxAhead)
+	}
+	if st.last != k {
+		st.waited = false
 	}
 	st.last = k
 }
@@ -70,6 +76,15 @@ func (s *streams) take(client string, p partID, offset int64) *stream {
 	s.lru.Remove(st.elem)
 	st.known = true
 	return st
+}
+
+// late notes that the stream expected at offset came before its records.
+func (s *streams) late(client string, p partID, offset int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st, ok := s.m[streamKey{client, p, offset}]; ok {
+		st.waited = true
+	}
 }
 
 // order is a piece of read-ahead to plan.

@@ -125,6 +125,7 @@ func (c *coldReader) want(client string, p partition, epoch int32, offset int64,
 	if !fresh {
 		return nil
 	}
+	c.streams.late(client, p.id(), offset)
 	a := p.archive()
 	accepted := c.slots.submit(client, func() {
 		c.mu.Lock()
