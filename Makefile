@@ -31,7 +31,7 @@ clients: build ## the matrix of unmodified clients only
 verify: build ## every full count, part by part; PARTS="kills flights" runs some; appends to docs/verification.md
 	./scripts/verify.sh $(PARTS)
 
-bench: build ## firn beside Apache Kafka on this machine; ARGS go to bench/compare (ARGS=-h); raw JSON on stdout
+bench: build ## firn beside Apache Kafka on this machine, raw JSON on stdout; ARGS="compare -h" or "replay -h"
 	@./scripts/bench.sh $(ARGS)
 
 image: ## the FROM scratch container image
