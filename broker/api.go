@@ -44,6 +44,9 @@ type api struct {
 	// Produce only.
 	advertised int16
 	note       string
+	// bulky says which requests may have an answer that is much larger than they
+	// are; nil for none.
+	bulky func(kmsg.Request) bool
 }
 
 // maxKey bounds the keys of the table.
@@ -80,6 +83,10 @@ func init() {
 	for key, v := range AdminVersions {
 		t[key] = &api{name: kmsg.NameForKey(key), min: v[0], max: v[1], handle: administer}
 	}
+	for _, key := range []int{9, 15, 16, 32, 35, 75} {
+		t[key].bulky = func(kmsg.Request) bool { return true }
+	}
+	t[3].bulky = bulkyMetadata
 	for key, a := range t {
 		if a != nil && key != 0 {
 			a.advertised = a.min

@@ -17,6 +17,13 @@ import (
 // autoCreateTimeout bounds how long a Metadata request waits for a topic it makes.
 const autoCreateTimeout = 5 * time.Second
 
+// bulkyMetadata is for requests of all topics; what clients ask again and again
+// names the few that they use.
+func bulkyMetadata(req kmsg.Request) bool {
+	n := len(req.(*kmsg.MetadataRequest).Topics)
+	return n == 0 || n > 16
+}
+
 func describeMetadata(_ context.Context, s *Server, r *Request) Reply {
 	req := r.Body.(*kmsg.MetadataRequest)
 	all := req.Topics == nil && r.Version >= 1 || len(req.Topics) == 0 && r.Version == 0

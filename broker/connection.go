@@ -145,7 +145,7 @@ func (c *Conn) serve() {
 
 // room waits until a request of size bytes may be read; false ends the connection.
 func (c *Conn) room(size int64) bool {
-	for c.queued.Load() > 0 && c.bytes.Load()+size > maxInFlight {
+	for c.queued.Load() > 0 && c.bytes.Load()+size > c.s.cfg.Memory.fair() {
 		select {
 		case <-c.drained:
 		case <-c.ctx.Done():
@@ -197,14 +197,13 @@ func (c *Conn) took(n int) {
 	}
 }
 
-// stalled is the memory that the connection holds for a client that has not moved
-// since a time.
+// stalled is the memory of answers that the connection holds for a client that has
+// taken nothing to speak of since a time.
 func (c *Conn) stalled(since time.Time) int64 {
-	n := c.in.stalled(since)
 	if at := c.writing.since.Load(); at != 0 && at <= since.UnixNano() {
-		n += c.writing.bytes.Load() + c.writing.early.Load()
+		return c.writing.bytes.Load() + c.writing.early.Load()
 	}
-	return n
+	return 0
 }
 
 // handle decodes one frame, runs its handler and sends or queues the answer. A
@@ -217,7 +216,7 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 			err = errors.New("internal error")
 		}
 		if err != nil {
-			ans.frame.release() // again, mostly
+			c.forget(ans)
 		}
 	}()
 	in := f.bytes
@@ -244,7 +243,20 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 	if err := r.Body.(interface{ UnsafeReadFrom([]byte) error }).UnsafeReadFrom(body); err != nil {
 		return fmt.Errorf("%s v%d cannot be decoded: %w", a.name, r.Version, err)
 	}
-	reply := a.handle(c.ctx, c.s, r)
+	var reply Reply
+	made := func() {}
+	bulky := a.bulky != nil && a.bulky(r.Body)
+	if bulky {
+		if made, err = c.s.bulky(c.ctx); err != nil {
+			return errQuiet
+		}
+		defer func() {
+			if reply.Wait == nil {
+				made() // also after a panic
+			}
+		}()
+	}
+	reply = a.handle(c.ctx, c.s, r)
 	ans.resp, ans.close, ans.park = reply.Response, reply.Close, reply.Park
 	if reply.Wait != nil {
 		ans.ready = make(chan struct{})
@@ -258,13 +270,20 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 					ans.resp, ans.close = nil, true
 				}
 			}()
+			defer made()
+			if r.Key == 3 {
+				made() // it makes topics, which takes time, and names only what it was asked
+			}
 			ans.resp = reply.Wait(c.ctx)
 			c.encodeEarly(ans)
 		}()
 	} else if ans.resp == nil && ans.park == nil && !ans.close {
 		c.s.metrics.byKey[r.Key].n.Inc()
-		ans.frame.release()
+		c.forget(ans)
 		return nil // no answer was asked for
+	} else if bulky {
+		c.encodeEarly(ans)
+		made() // what follows may wait for the client
 	}
 	return c.send(ans, writer)
 }
@@ -335,7 +354,7 @@ func (c *Conn) send(a *answer, writer *sync.WaitGroup) error {
 			c.writeInOrder()
 		}()
 	}
-	if a.ready == nil && a.park == nil {
+	if a.ready == nil && a.park == nil && a.early == nil {
 		c.encodeEarly(a)
 	}
 	c.queued.Add(1)
@@ -369,8 +388,7 @@ func (c *Conn) writeInOrder() {
 		if f, ok := a.resp.(*fetchAnswer); ok {
 			f.release() // also when nobody is left to read it
 		}
-		a.frame.release()
-		c.addEarly(-len(a.early))
+		c.forget(a)
 		c.queued.Add(-1)
 		c.bytes.Add(-a.size)
 		select {
@@ -401,6 +419,15 @@ func (c *Conn) encodeEarly(a *answer) {
 	a.early = a.encode(nil)
 	a.resp = nil
 	c.addEarly(len(a.early))
+}
+
+// forget gives back what an answer holds. It may be called twice.
+func (c *Conn) forget(a *answer) {
+	a.frame.release()
+	if n := len(a.early); n > 0 {
+		a.early = nil
+		c.addEarly(-n)
+	}
 }
 
 func (c *Conn) addEarly(n int) {
@@ -434,7 +461,7 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 	m := &c.s.metrics.byKey[a.r.Key]
 	m.n.Inc()
 	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
-	defer a.frame.release()
+	defer c.forget(a)
 	if f, ok := a.resp.(*fetchAnswer); ok {
 		return c.writeFetch(a, f, buf)
 	}

@@ -207,8 +207,9 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 			return frame{}, errQuiet
 		}
 	}
-	f.held.Store(out.charge.got)
+	f.holds(out.charge.got)
 	if out.charge.mapped {
+		out.charge.m.tell()
 		if out.bytes, err = mapFrame(int(size)); err != nil {
 			return frame{}, fmt.Errorf("frame of %d bytes: %w", size, err)
 		}
@@ -227,7 +228,7 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 			if out.charge.take(f.ctx, min(frameStep*factor, cost-out.charge.got)) != nil {
 				return frame{}, errQuiet
 			}
-			f.held.Store(out.charge.got)
+			f.holds(out.charge.got)
 			due = have
 		}
 		if have == len(out.bytes) {
@@ -299,6 +300,14 @@ func (f *frames) deadline(now time.Time, first bool) {
 		d = firstFrameTimeout
 	}
 	f.nc.SetReadDeadline(now.Add(d))
+}
+
+// holds says what the request that is being read was charged.
+func (f *frames) holds(n int64) {
+	if f.now != nil {
+		f.since.Store(f.now().UnixNano())
+	}
+	f.held.Store(n)
 }
 
 // stalled is what the request that is being read was charged if the client has

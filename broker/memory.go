@@ -49,8 +49,9 @@ type Memory struct {
 	keptEnd   int64
 	// mapped is told how many bytes of large requests lie outside Go's heap.
 	mapped func(int64)
-	// reclaim is asked to free bytes by ending who holds some and has stalled.
-	reclaim atomic.Pointer[func(bytes int64)]
+	// reclaim is asked to free bytes by ending who holds some and has stalled:
+	// large requests for large ones, anybody for the others.
+	reclaim atomic.Pointer[func(large, other int64)]
 	now     func() time.Time
 
 	waiting atomic.Int64 // how many wait
@@ -63,10 +64,14 @@ type Memory struct {
 	medium       int64 // by medium requests
 	common, kept int64 // by large requests
 	outside      int64 // by large requests, in mappings
-	told         int64 // what mapped was last told
 	queues       [queueCount]list.List
 	turn         int // the queue of large requests that is next
 	looked       time.Time
+
+	// telling is held while mapped is called, which may wait for the garbage
+	// collector. It comes before mu.
+	telling sync.Mutex
+	told    int64
 }
 
 // The queues: small, medium, and large up to 8 MiB, up to 32 MiB and above, which
@@ -186,6 +191,9 @@ func (c *charge) try(step int64) bool {
 
 // take is try that waits for its turn until ctx ends.
 func (c *charge) take(ctx context.Context, step int64) error {
+	if c.mapped {
+		defer c.m.tell()
+	}
 	if c.try(step) {
 		return nil
 	}
@@ -233,20 +241,24 @@ func (c *charge) take(ctx context.Context, step int64) error {
 func (m *Memory) look() {
 	m.mu.Lock()
 	now := m.now()
-	want := int64(0)
+	var large, other int64
 	for i := range m.queues {
 		for el := m.queues[i].Front(); el != nil; el = el.Next() {
 			w := el.Value.(*memoryWaiter)
-			want += w.c.size - w.c.got
+			if w.c.large() {
+				large += w.c.size - w.c.got
+			} else {
+				other += w.step
+			}
 		}
 	}
-	due := want > 0 && now.Sub(m.looked) >= pressureLook/2
+	due := large+other > 0 && now.Sub(m.looked) >= pressureLook/2
 	if due {
 		m.looked = now
 	}
 	m.mu.Unlock()
 	if f := m.reclaim.Load(); due && f != nil {
-		(*f)(want)
+		(*f)(large, other)
 	}
 }
 
@@ -278,7 +290,6 @@ func (m *Memory) fitsLocked(c *charge, step int64) bool {
 	m.used += step
 	if c.mapped {
 		m.outside += step
-		m.tellLocked()
 	}
 	return true
 }
@@ -343,7 +354,11 @@ func (c *charge) release() {
 	if m == nil || c.got == 0 {
 		return
 	}
+	if c.mapped {
+		defer m.tell()
+	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.used -= c.got
 	switch {
 	case c.queue == queueMedium:
@@ -354,14 +369,12 @@ func (c *charge) release() {
 	}
 	if c.mapped {
 		m.outside -= c.got
-		m.tellLocked()
 	}
 	c.got, c.kept = 0, 0
 	if m.used < 0 || m.kept < 0 || m.common < 0 || m.medium < 0 {
 		panic("BUG: request memory released twice")
 	}
 	m.grantLocked()
-	m.mu.Unlock()
 }
 
 // add charges n bytes of an answer, without waiting; negative gives them back.
@@ -377,11 +390,31 @@ func (m *Memory) add(n int64) {
 	m.mu.Unlock()
 }
 
-// tellLocked passes on how much lies outside the heap, when that has changed by
-// enough to matter.
-func (m *Memory) tellLocked() {
-	if d := m.outside - m.told; m.mapped != nil && (d >= 8<<20 || d <= -(8<<20) || m.outside == 0 && d != 0) {
-		m.told = m.outside
-		m.mapped(m.outside)
+// fair is how much one connection may have in flight besides a first request: at
+// most maxInFlight, and a sixteenth of what is free, so that many who ask much
+// leave room for those who ask little.
+func (m *Memory) fair() int64 {
+	if m == nil {
+		return maxInFlight
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return min(maxInFlight, max((m.total-m.used)/16, smallFrame))
+}
+
+// tell passes on how much lies outside the heap, when that has changed by enough
+// to matter: more at once, less when nobody is about to take it again.
+func (m *Memory) tell() {
+	if m == nil || m.mapped == nil {
+		return
+	}
+	m.telling.Lock()
+	defer m.telling.Unlock()
+	m.mu.Lock()
+	now, next := m.outside, m.largeWaitsLocked()
+	m.mu.Unlock()
+	if d := now - m.told; d >= 8<<20 || !next && (d <= -(8<<20) || now == 0 && d != 0) {
+		m.told = now
+		m.mapped(now)
 	}
 }

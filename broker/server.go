@@ -56,6 +56,7 @@ type Server struct {
 	cfg     Config
 	logger  *slog.Logger
 	metrics *serverMetrics
+	making  chan struct{} // a token for each bulky answer that is being made
 	pids    producerIDs
 
 	ctx    context.Context
@@ -88,7 +89,7 @@ func New(cfg Config) *Server {
 	if cfg.FetchMaxBytes == 0 {
 		cfg.FetchMaxBytes = 55 << 20
 	}
-	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}}
+	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}, making: make(chan struct{}, makers)}
 	s.metrics = newServerMetrics(cfg.Registerer)
 	if cfg.Memory != nil {
 		reclaim := s.reclaim
@@ -184,28 +185,58 @@ func (s *Server) refuseLocked(nc net.Conn, ip string, most, mostPerIP int) {
 	s.refused, s.said = 0, now
 }
 
+// makers is how many answers of APIs that are bulky are made at once.
+const makers = 4
+
+// bulky waits until an answer that may be large may be made: few at a time, since
+// what it takes is known only when it is made, and none while there is no room.
+// It is over with the call of done.
+func (s *Server) bulky(ctx context.Context) (done func(), err error) {
+	select {
+	case s.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	room := s.cfg.Memory.begin(smallFrame)
+	if err := room.take(ctx, smallFrame); err != nil {
+		<-s.making
+		return nil, err
+	}
+	return sync.OnceFunc(func() {
+		room.release()
+		<-s.making
+	}), nil
+}
+
 // reclaim ends connections that hold memory for a client which has stalled, those
-// with the most first, until there are want bytes.
-func (s *Server) reclaim(want int64) {
+// with the most first: until there are large bytes of large requests and other
+// bytes of whatever it is.
+func (s *Server) reclaim(large, other int64) {
 	since := s.cfg.Now().Add(-pressureStall)
 	type holder struct {
-		c *Conn
-		n int64
+		c       *Conn
+		n       int64
+		request int64 // of n, by a request that is being read
 	}
 	var all []holder
 	s.mu.Lock()
 	for c := range s.conns {
-		if n := c.stalled(since); n > 0 {
-			all = append(all, holder{c, n})
+		request := c.in.stalled(since)
+		if n := request + c.stalled(since); n > 0 {
+			all = append(all, holder{c, n, request})
 		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.n, a.n) })
 	for _, h := range all {
-		if want <= 0 {
-			return
+		switch {
+		case large > 0 && h.request > 0:
+			large -= h.request
+		case other > 0:
+			other -= h.n
+		default:
+			continue
 		}
-		want -= h.n
 		s.metrics.reclaimed.Inc()
 		h.c.end(fmt.Sprintf("the client stalled for %v while it held %d bytes that others wait for", pressureStall, h.n))
 	}
