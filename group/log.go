@@ -45,7 +45,7 @@ func (l PartitionLog) Epoch() (int32, bool) { return l.P.Leadership() }
 
 // Append writes a batch with acks=all.
 func (l PartitionLog) Append(epoch int32, b record.Batch) (replication.Appended, error) {
-	return l.P.Append(b, replication.AppendOptions{Acks: -1, CurrentEpoch: epoch})
+	return l.P.Append(b, replication.AppendOptions{Acks: -1, CurrentEpoch: epoch, Protects: true})
 }
 
 // WaitCommitted waits for the high watermark.

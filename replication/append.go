@@ -13,6 +13,9 @@ type AppendOptions struct {
 	Acks int16
 	// CurrentEpoch is the leader epoch the caller believes in, -1 for none.
 	CurrentEpoch int32
+	// Protects marks a batch that the disk's reserve is for: the broker's own
+	// journals.
+	Protects bool
 }
 
 // Appended says where a batch went. It names the epoch it was appended in,
@@ -53,6 +56,12 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 	if o.Acks == -1 && p.lead.isr < min(p.Config().MinISR, p.lead.rf) {
 		p.lead.RUnlock()
 		return Appended{}, ErrNotEnoughReplicas
+	}
+	if p.room != nil {
+		if err := p.room(len(b), o.Protects); err != nil {
+			p.lead.RUnlock()
+			return Appended{}, fmt.Errorf("%w: %w", commitlog.ErrNoSpace, err)
+		}
 	}
 	a, err := p.log.Append(epoch, b)
 	p.lead.RUnlock()

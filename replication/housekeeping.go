@@ -6,6 +6,10 @@ import (
 	"github.com/firnlog/firn/commitlog"
 )
 
+// pressedRoll is the least that an active segment has when it is rolled because
+// the disk fills up.
+const pressedRoll = 1 << 20
+
 // housekeeping rolls segments by age and, for the topics that do not tier,
 // applies retention. Tiered topics are trimmed by the archiver, which alone
 // knows what the bucket covers.
@@ -18,8 +22,9 @@ func (m *Manager) housekeeping() {
 			return
 		case <-t.C:
 			now := m.cfg.Now()
+			pressed := m.cfg.Pressed != nil && m.cfg.Pressed()
 			m.Each(func(p *Partition) {
-				if err := p.keepHouse(now, m.cfg.Archive != nil); err != nil {
+				if err := p.keepHouse(now, m.cfg.Archive != nil, pressed); err != nil {
 					p.logger.Warn("housekeeping failed", "event", "housekeeping_failed", "err", err)
 				}
 			})
@@ -27,7 +32,7 @@ func (m *Manager) housekeeping() {
 	}
 }
 
-func (p *Partition) keepHouse(now time.Time, archived bool) error {
+func (p *Partition) keepHouse(now time.Time, archived, pressed bool) error {
 	if _, leading := p.Leadership(); !leading {
 		return nil
 	}
@@ -36,6 +41,10 @@ func (p *Partition) keepHouse(now time.Time, archived bool) error {
 	}
 	cfg := p.Config()
 	if archived && cfg.RemoteRead {
+		// On a disk that fills up what is worth an object leaves early.
+		if s := p.log.Segments(); pressed && cfg.RemoteEnabled && len(s) > 0 && s[len(s)-1].Bytes >= pressedRoll {
+			return p.log.Roll()
+		}
 		return nil
 	}
 	if cfg.CleanupDelete() {

@@ -67,6 +67,12 @@ type Config struct {
 	// CheckpointBytes bounds what a crash recovery has to scan; 0 is the
 	// default of commitlog.
 	CheckpointBytes int64
+	// Room refuses an append of n bytes while the disk is nearly full; protects
+	// marks those that the reserve is for. Nil refuses nothing.
+	Room func(n int, protects bool) error
+	// Pressed says that the disk fills up, and active segments of tiered topics
+	// are to be rolled so that they can go to the bucket. Nil is never.
+	Pressed func() bool
 	// HousekeepingEvery is how often segments are rolled by time and local
 	// retention runs; 0 is one second.
 	HousekeepingEvery time.Duration

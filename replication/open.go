@@ -39,6 +39,7 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 	}
 	r.err = ErrOffline
 	p := newPartition(r.tp, l, m.cfg.Cluster.Image().TopicConfig(r.tp.Topic), m.logger)
+	p.room = m.cfg.Room
 	for attempt := 0; ; attempt++ {
 		err := m.lead(ctx, r, p, rec)
 		if err == nil {

@@ -42,7 +42,8 @@ type Partition struct {
 
 	log    *commitlog.Log
 	config atomic.Pointer[metadata.TopicConfig]
-	fsync  atomic.Bool // firn.durability=fsync: only synced offsets count
+	fsync  atomic.Bool                      // firn.durability=fsync: only synced offsets count
+	room   func(n int, protects bool) error // nil: there is room
 
 	// hw only grows within this process: it is the minimum over the committed
 	// ISR, and with an ISR of one that is this log's (synced) end.

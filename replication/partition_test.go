@@ -204,7 +204,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	cfg := *p.Config()
 	cfg.RetentionMs = 998_000 // records stamped below 2000 are too old
 	p.setConfig(&cfg)
-	if err := p.keepHouse(now, false); err != nil {
+	if err := p.keepHouse(now, false, false); err != nil {
 		t.Fatal(err)
 	}
 	st := p.State()
@@ -213,7 +213,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	}
 	cfg.RetentionMs, cfg.RetentionBytes = -1, 8192
 	p.setConfig(&cfg)
-	if err := p.keepHouse(now, false); err != nil {
+	if err := p.keepHouse(now, false, false); err != nil {
 		t.Fatal(err)
 	}
 	if st := p.State(); st.LocalBytes < 8192 || st.LocalBytes > 3*8192 {
@@ -222,7 +222,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	cfg.RetentionBytes, cfg.RetentionMs = -1, 0
 	p.setConfig(&cfg)
 	for range 2 {
-		if err := p.keepHouse(now, false); err != nil {
+		if err := p.keepHouse(now, false, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,6 +34,10 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 
+	// Pressed says that the disk fills up: what the bucket covers then leaves it
+	// whatever local retention says. Nil is never.
+	Pressed func() bool
+
 	Concurrency    int           // passes at once; default 4
 	BytesPerSecond int64         // upload rate of the broker; 0 is no bound
 	ObjectBytes    int64         // target size of an object; default 128 MiB

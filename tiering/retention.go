@@ -221,12 +221,13 @@ func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h 
 	if h != nil && cfg.RemoteEnabled {
 		tiered = h.End
 	}
+	pressed := ar.a.cfg.Pressed != nil && ar.a.cfg.Pressed()
 	below := localStart
 	for _, s := range segs {
 		if !s.Sealed {
 			break
 		}
-		expired := s.End <= tiered && (segmentExpired(s, cfg.LocalRetentionMs, now) || cfg.LocalRetentionBytes >= 0 && total-s.Bytes >= cfg.LocalRetentionBytes)
+		expired := s.End <= tiered && (pressed || segmentExpired(s, cfg.LocalRetentionMs, now) || cfg.LocalRetentionBytes >= 0 && total-s.Bytes >= cfg.LocalRetentionBytes)
 		if s.End > logStart && !expired {
 			break
 		}

@@ -61,7 +61,8 @@ func (n *node) openBucket(ctx context.Context, cfg Config, id string, fsys disk.
 // memoryFolder is the folder of the data dir that remembers the bucket's heads.
 const memoryFolder = "bucket-memory"
 
-// openTiering starts what works with the bucket: the archiver and the cache.
+// openTiering starts what works with the bucket, the cache and the archiver, and
+// what watches the disk for them.
 func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsys disk.FS, reg prometheus.Registerer) error {
 	ictx, cancel := ctxTimeout(ctx)
 	defer cancel()
@@ -77,17 +78,20 @@ func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsy
 	if err != nil {
 		return err
 	}
-	if n.archiver, err = tiering.New(tiering.Config{
-		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: generation, NodeID: nodeID, Build: version,
-		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate,
-	}); err != nil {
-		return err
-	}
 	size, err := parseSize(cfg.CacheSize)
 	if err != nil {
 		return err
 	}
-	n.cache, err = localcache.New(localcache.Config{FS: fsys, Dir: filepath.Join(cfg.DataDir, "cache"), MaxBytes: size, MemoryBytes: plan.cache, Now: time.Now, Logger: n.logger, Registerer: reg})
+	if n.cache, err = localcache.New(localcache.Config{FS: fsys, Dir: filepath.Join(cfg.DataDir, "cache"), MaxBytes: size, MemoryBytes: plan.cache, Now: time.Now, Logger: n.logger, Registerer: reg}); err != nil {
+		return err
+	}
+	if n.guard, n.stopGuard, err = guardDisk(cfg, n.cache, size, fsys, n.logger, reg); err != nil {
+		return err
+	}
+	n.archiver, err = tiering.New(tiering.Config{
+		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: generation, NodeID: nodeID, Build: version,
+		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate, Pressed: n.guard.Pressed,
+	})
 	return err
 }
 

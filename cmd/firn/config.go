@@ -28,6 +28,7 @@ type Config struct {
 	Bucket      string   `mapstructure:"bucket"`
 	CacheSize   string   `mapstructure:"cache-size"`
 	UploadRate  string   `mapstructure:"upload-rate"`
+	DiskReserve string   `mapstructure:"disk-reserve"`
 	Cluster     string   `mapstructure:"cluster"`
 	MemoryLimit string   `mapstructure:"memory-limit"`
 	Ephemeral   bool     `mapstructure:"ephemeral"`
@@ -46,6 +47,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("bucket", "", "file:///PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&path-style=true&driver=aws|minio (default a folder of the data dir)")
 	f.String("cache-size", "1GiB", "local disk for chunks read back from the bucket")
 	f.String("upload-rate", "", "bytes per second for uploads, such as 50MiB (default no limit)")
+	f.String("disk-reserve", "", "free bytes of the data dir's disk below which producers are refused (default 5% of it, at most 1GiB)")
 	f.String("cluster", "firn", "name of the cluster")
 	f.String("memory-limit", "", "soft limit of the process's memory, such as 2GiB (default 60% of the cgroup's or the machine's)")
 	f.Bool("ephemeral", false, "keep everything in a fresh temporary folder and remove it on exit")
@@ -153,6 +155,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := optionalSize(c.UploadRate); err != nil {
 		fail("--upload-rate: %w", err)
+	}
+	if _, err := optionalSize(c.DiskReserve); err != nil {
+		fail("--disk-reserve: %w", err)
 	}
 	for _, kv := range c.Set {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

@@ -22,6 +22,7 @@ import (
 	"github.com/firnlog/firn/fetch"
 	"github.com/firnlog/firn/group"
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/space"
 	"github.com/firnlog/firn/localcache"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/metadata/jetstream"
@@ -43,6 +44,8 @@ type node struct {
 	bucket      objectstore.Bucket
 	archiver    *tiering.Archiver
 	cache       *localcache.Cache
+	guard       *space.Guard
+	stopGuard   func()
 	reader      *fetch.Reader
 	groups      *group.Coordinator
 	server      *broker.Server
@@ -118,6 +121,7 @@ func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Lo
 	if n.manager, err = replication.NewManager(replication.Config{
 		Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, Archive: archive{n.archiver}, NodeID: nodeID, Now: time.Now, Logger: logger, Flusher: n.flusher,
 		ProducerExpiry: n.meta.Image().BrokerConfig().Duration("producer.id.expiration.ms", time.Millisecond),
+		Room:           n.guard.Take, Pressed: n.guard.Pressed,
 	}); err != nil {
 		return nil, err
 	}
@@ -246,6 +250,9 @@ func (n *node) close() (clean bool) {
 	}
 	if n.reader != nil {
 		n.reader.Close()
+	}
+	if n.stopGuard != nil {
+		n.stopGuard()
 	}
 	if n.cache != nil {
 		if err := n.cache.Close(); err != nil {
