@@ -355,7 +355,7 @@ func (w *world) localStart() int64 {
 func (w *world) hold(method, match string) (met <-chan struct{}, release func()) {
 	until, m := make(chan struct{}), make(chan struct{})
 	var once, again sync.Once
-	w.proxy.Inject(proxy.Rule{Action: proxy.Late, Method: method, Match: match, Until: until, Met: func() { once.Do(func() { close(m) }) }})
+	w.proxy.Inject(proxy.Rule{Action: proxy.Late, Method: method, Match: match, Until: until, Met: func(*http.Request) { once.Do(func() { close(m) }) }})
 	release = func() { again.Do(func() { close(until) }) }
 	w.t.Cleanup(release)
 	return m, release

@@ -30,13 +30,14 @@ type Action int
 const (
 	// Refuse answers Status (default 503) without asking the store.
 	Refuse Action = iota
-	// Lose asks the store, then closes the connection without an answer.
+	// Lose asks the store, then closes the connection without an answer: at once,
+	// or where there is Until, when that is closed or the client gives up.
 	Lose
 	// Cut passes Bytes of the answer's body, then closes the connection.
 	Cut
 	// Drop closes the connection without asking the store.
 	Drop
-	// Hang passes nothing on until the client gives up.
+	// Hang passes nothing on until the client gives up, or Until is closed.
 	Hang
 	// Late takes the whole request, waits until Until is closed, and then asks the
 	// store, whether the client still waits or not.
@@ -55,7 +56,7 @@ type Rule struct {
 	Status int    // Refuse
 	Bytes  int64  // Cut, Damage
 	Until  <-chan struct{}
-	Met    func() // called when a request meets the rule, before the action; may be nil
+	Met    func(*http.Request) // called when a request meets the rule, before the action; may be nil
 }
 
 // Counts is traffic at the store's side since the last Reset.
@@ -209,7 +210,7 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 		rule := p.meet(r)
 		if rule != nil {
 			if rule.Met != nil {
-				rule.Met()
+				rule.Met(r)
 			}
 			switch rule.Action {
 			case Late:
@@ -228,13 +229,20 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 				io.Copy(io.Discard, r.Body)
 				w.Header().Set("Content-Type", "application/xml")
 				w.WriteHeader(status)
-				fmt.Fprintf(w, "<Error><Code>SlowDown</Code><Message>injected %d</Message></Error>", status)
+				code := "SlowDown"
+				if status == http.StatusInternalServerError {
+					code = "InternalError"
+				}
+				fmt.Fprintf(w, "<Error><Code>%s</Code><Message>injected %d</Message></Error>", code, status)
 				return
 			case Drop:
 				panic(http.ErrAbortHandler)
 			case Hang:
 				io.Copy(io.Discard, r.Body)
-				<-r.Context().Done()
+				select {
+				case <-r.Context().Done():
+				case <-rule.Until:
+				}
 				panic(http.ErrAbortHandler)
 			}
 		}
@@ -258,6 +266,12 @@ func (p *Proxy) handler(next http.Handler) http.Handler {
 		if rule != nil && rule.Action == Lose {
 			// The store sees the whole request, whatever the client does.
 			next.ServeHTTP(lost{}, r.WithContext(context.WithoutCancel(r.Context())))
+			if rule.Until != nil {
+				select {
+				case <-r.Context().Done():
+				case <-rule.Until:
+				}
+			}
 			panic(http.ErrAbortHandler)
 		}
 		next.ServeHTTP(m, r)

@@ -82,7 +82,7 @@ func TestTheProxyShowsAndDoesWhatItSays(t *testing.T) {
 
 	// Late: the client has gone, the store is asked all the same, with the body.
 	until, met := make(chan struct{}), make(chan struct{})
-	p.Inject(Rule{Action: Late, Method: "PUT", Until: until, Met: func() { close(met) }})
+	p.Inject(Rule{Action: Late, Method: "PUT", Until: until, Met: func(*http.Request) { close(met) }})
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
 	before := reached.Load()
