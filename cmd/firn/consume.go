@@ -40,7 +40,8 @@ func newConsume() *cobra.Command {
 				return usageError("-f %q: %w", *format, err)
 			}
 		}
-		opts := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond)}
+		// Markers of transactions are never printed, but a range may end with one.
+		opts := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), kgo.KeepControlRecords()}
 		if *committed {
 			opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 		}
@@ -57,7 +58,7 @@ func newConsume() *cobra.Command {
 		defer cl.Close()
 		left := map[string]map[int32]int64{} // partition to the end offset, when there is one
 		if *group == "" {
-			if left, err = assign(cmd, cl, adm, args, *parts, rng); err != nil {
+			if left, err = assign(cmd, cl, adm, args, *parts, rng, *committed); err != nil {
 				return err
 			}
 			if rng.hasEnd() && len(left) == 0 {
@@ -187,13 +188,17 @@ func parseTime(s string, now time.Time) (int64, error) {
 }
 
 // assign points the client at the partitions and returns where each one ends.
-func assign(cmd *cobra.Command, cl *kgo.Client, adm *kadm.Client, topics []string, parts []int32, rng offsetRange) (map[string]map[int32]int64, error) {
+func assign(cmd *cobra.Command, cl *kgo.Client, adm *kadm.Client, topics []string, parts []int32, rng offsetRange, committed bool) (map[string]map[int32]int64, error) {
 	ends := map[string]map[int32]int64{}
 	starts, err := adm.ListStartOffsets(cmd.Context(), topics...)
 	if err != nil {
 		return nil, err
 	}
-	highs, err := adm.ListEndOffsets(cmd.Context(), topics...)
+	list := adm.ListEndOffsets
+	if committed {
+		list = adm.ListCommittedOffsets // nothing above the last stable offset would come
+	}
+	highs, err := list(cmd.Context(), topics...)
 	if err != nil {
 		return nil, err
 	}
@@ -357,13 +362,21 @@ func printRecords(cmd *cobra.Command, cl *kgo.Client, fmtr *kgo.RecordFormatter,
 			last = time.Now()
 			if bounded {
 				end, ok := ends[r.Topic][r.Partition]
-				if !ok || r.Offset >= end {
+				if !ok {
 					continue
 				}
-				if r.Offset == end-1 {
+				// The last record of the range may never come: it was aborted,
+				// or compacted away. One behind it says so.
+				if r.Offset >= end-1 {
 					delete(ends[r.Topic], r.Partition)
 					open--
 				}
+				if r.Offset >= end {
+					continue
+				}
+			}
+			if r.Attrs.IsControl() {
+				continue
 			}
 			if fmtr == nil {
 				if err := enc.Encode(toJSON(r)); err != nil {

@@ -1,6 +1,7 @@
 package golden
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -54,12 +55,46 @@ func TestEveryVersionOpens(t *testing.T) {
 					got = slices.DeleteFunc(got, func(f fact) bool { return strings.HasPrefix(f, "config ") })
 				}
 				compare(t, expected, got)
+				commandLine(t, n, want)
 				goesOn(t, n)
 				// And what was opened, changed and stopped opens again.
 				n.Stop()
 				n.Up()
 				goesOn(t, n)
 			})
+		}
+	}
+}
+
+// commandLine reads each topic to its end with `firn topic consume`, which must
+// come to one by itself where a marker or aborted records are last.
+func commandLine(t *testing.T, n *node.Node, facts []fact) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for isolation, args := range map[string][]string{"all": nil, "committed": {"--read-committed"}} {
+		for _, topic := range topicsOf(facts) {
+			out, stderr, err := n.CLI(ctx, nil, append([]string{"topic", "consume", topic, "-O", ":end", "-f", "%p %o\n"}, args...)...)
+			if err != nil {
+				t.Fatalf("consume %s %v: %v: %s", topic, args, err, stderr)
+			}
+			var want []string
+			for _, f := range facts {
+				if rest, ok := strings.CutPrefix(f, isolation+" record "+topic+" "); ok {
+					partition, rest, _ := strings.Cut(rest, " ")
+					offset, _, _ := strings.Cut(rest, " ")
+					want = append(want, partition+" "+cmp.Or(strings.TrimLeft(offset, "0"), "0"))
+				}
+			}
+			got := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+			for _, w := range want {
+				if !slices.Contains(got, w) {
+					t.Errorf("consume %s %v does not print %q", topic, args, w)
+				}
+			}
+			if topic != "compacted" && out != "" && len(got) != len(want) {
+				t.Errorf("consume %s %v prints %d records, want %d", topic, args, len(got), len(want))
+			}
 		}
 	}
 }
