@@ -95,23 +95,31 @@ func (c *Conn) sendBytes(p []byte, more bool) error {
 // push calls write until the socket takes something. Only a wait has a deadline:
 // setting one for each answer would cost more than most answers do.
 func (c *Conn) push(write func(fd int) (int, error)) (n int, err error) {
-	waited := false
-	rerr := c.raw.Write(func(fd uintptr) bool {
+	waited, armed, unread := false, false, 0
+	try := func(fd uintptr) bool {
 		for {
 			n, err = write(int(fd))
 			switch err {
 			case unix.EINTR:
 				continue
 			case unix.EAGAIN:
-				if !waited {
-					waited = true
+				if !armed {
+					waited, armed, unread = true, true, outgoing(fd)
 					c.nc.SetWriteDeadline(c.s.cfg.Now().Add(writeTimeout))
 				}
 				return false
 			}
 			return true
 		}
-	})
+	}
+	rerr := c.raw.Write(try)
+	for isTimeout(rerr) && c.unread() < unread {
+		// The socket asks for more only when a third of its buffer, which can be
+		// megabytes, has gone: a slow reader is not one that has stopped.
+		armed = false
+		c.nc.SetWriteDeadline(time.Time{})
+		rerr = c.raw.Write(try)
+	}
 	if waited {
 		c.nc.SetWriteDeadline(time.Time{})
 		c.took(max(n, 0))
@@ -123,6 +131,20 @@ func (c *Conn) push(write func(fd int) (int, error)) (n int, err error) {
 		return 0, rerr
 	}
 	return n, err
+}
+
+// unread is how much of what was written the client has not taken yet.
+func (c *Conn) unread() (n int) {
+	c.raw.Control(func(fd uintptr) { n = outgoing(fd) })
+	return n
+}
+
+func outgoing(fd uintptr) int {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // sendRegion sends one region: by sendfile from a file, else by write.

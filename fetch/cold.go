@@ -74,9 +74,12 @@ type jobKey struct {
 type job struct {
 	key  jobKey
 	over bool
-	err  error     // when over
-	at   time.Time // when it ended
-	subs map[chan<- struct{}]struct{}
+	// served says that its consumer has the records: they were there before the
+	// job's turn came. It would pin a chunk that nobody comes for.
+	served bool
+	err    error     // when over
+	at     time.Time // when it ended
+	subs   map[chan<- struct{}]struct{}
 }
 
 // failedFor is how long a failure waits for its requester to come again.
@@ -118,6 +121,7 @@ func (c *coldReader) want(client string, p partition, epoch int32, offset int64,
 		j = &job{key: key, subs: make(map[chan<- struct{}]struct{})}
 		c.jobs[key] = j
 	}
+	j.served = false
 	if ch != nil {
 		j.subs[ch] = struct{}{}
 	}
@@ -140,7 +144,10 @@ func (c *coldReader) want(client string, p partition, epoch int32, offset int64,
 		}
 		go func() {
 			defer c.wg.Done()
-			err := c.run(a, key, more)
+			var err error
+			if !c.needless(j) {
+				err = c.run(a, key, more)
+			}
 			c.slots.done(client)
 			c.finish(j, err)
 		}()
@@ -154,6 +161,23 @@ func (c *coldReader) want(client string, p partition, epoch int32, offset int64,
 		c.mu.Unlock()
 	}
 	return nil
+}
+
+// needless says that nobody waits for a job any more.
+func (c *coldReader) needless(j *job) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return j.served && len(j.subs) == 0
+}
+
+// served tells the job that works on a chunk, if one does, that its consumer has
+// the records.
+func (c *coldReader) served(key jobKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if j := c.jobs[key]; j != nil {
+		j.served = true
+	}
 }
 
 // leave takes ch off every job: its request is over.

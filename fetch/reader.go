@@ -337,6 +337,7 @@ func (r *Reader) read(q *Request, part *Part, res *Result, most int, minOne bool
 	case !ok: // evicted between the two looks
 		res.Waiting, res.again = true, true
 	case c.records.len > 0:
+		r.cold.served(jobKey{p.id(), p.epoch(), part.Offset})
 		res.Records = c.records
 		if q.ReadCommitted {
 			res.Aborted = union(c.aborted, p.aborted(c.base, c.end))

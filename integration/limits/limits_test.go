@@ -282,7 +282,7 @@ func startCitizen(t *testing.T, n *node.Node, topic string, size int) *citizen {
 		value := make([]byte, size)
 		for ctx.Err() == nil {
 			begun := time.Now()
-			round, cancel := context.WithTimeout(ctx, 15*time.Second)
+			round, cancel := context.WithTimeout(ctx, 30*time.Second)
 			if err := producer.ProduceSync(round, &kgo.Record{Value: value}).FirstErr(); err != nil && ctx.Err() == nil {
 				t.Errorf("round %d: produce of %d bytes: %v", c.rounds.Load(), size, err)
 			}
@@ -453,9 +453,7 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	stalled.leave()
 	cold.leave()
 	settle(t, n, base)
-	if used := metric(t, n, "firn_kafka_memory_bytes"); used > 1<<20 {
-		t.Errorf("%v bytes are still charged", used)
-	}
+	eventually(t, "nothing is charged any more", 10*time.Second, func() bool { return metric(t, n, "firn_kafka_memory_bytes") < 64<<10 })
 }
 
 // settle waits until the process has no more goroutines than before, but for one
