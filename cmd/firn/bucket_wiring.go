@@ -48,8 +48,13 @@ func (n *node) openBucket(ctx context.Context, cfg Config, id string, fsys disk.
 	}
 	n.bucket = objectstore.Meter(b, time.Now, reg)
 	_, found, err := tiering.Inspect(ctx, n.bucket, cfg.Cluster, id)
-	if err != nil {
+	switch {
+	case errors.Is(err, tiering.ErrForeign):
 		return err
+	case errors.Is(err, format.ErrVersion):
+		return fmt.Errorf("bucket %s: %w", url, err)
+	case err != nil:
+		return open.Explain(url, err)
 	}
 	if !found && len(known) > 0 {
 		return fmt.Errorf("bucket %s has no %s, but this data dir has uploaded to one that has; name that bucket or prefix in --bucket; if it is lost for good, remove %s to start without it",

@@ -468,6 +468,15 @@ func TestAMissingBucket(t *testing.T) {
 			refused(t, n, dir, "unreachable", "check endpoint= and that the store runs")
 		})
 	}
+	t.Run("a file instead", func(t *testing.T) {
+		outer := t.TempDir()
+		path := filepath.Join(outer, "bucket")
+		if err := os.WriteFile(path, []byte("not a folder"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		n := node.New(t, "--bucket", "file://"+path)
+		refused(t, n, outer, "is not a folder")
+	})
 	t.Run("folder", func(t *testing.T) {
 		outer := t.TempDir()
 		n := node.New(t, "--bucket", "file://"+filepath.Join(outer, "not", "there"))
@@ -624,5 +633,43 @@ func TestWrongFlags(t *testing.T) {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			refused(t, node.New(t, tt.args...), "", tt.want...)
 		})
+	}
+}
+
+// TestAStoreThatIsNone: something listens at the endpoint, but it is no store, or
+// one that is not well. (One that never answers is given up after 30 s.)
+func TestAStoreThatIsNone(t *testing.T) {
+	t.Parallel()
+	for what, answer := range map[string]func(w http.ResponseWriter){
+		"500": func(w http.ResponseWriter) {
+			w.WriteHeader(500)
+			fmt.Fprint(w, "<Error><Code>InternalError</Code><Message>We encountered\nan internal error.</Message></Error>")
+		},
+		"503": func(w http.ResponseWriter) {
+			w.WriteHeader(503)
+			fmt.Fprint(w, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+		},
+		"a web page": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<!DOCTYPE html>\n<html><body>\nHello\n</body></html>")
+		},
+		"404":       func(w http.ResponseWriter) { http.Error(w, "404 page not found", 404) },
+		"a 301":     func(w http.ResponseWriter) { w.Header().Set("Location", "http://127.0.0.1:1/"); w.WriteHeader(301) },
+		"a hang-up": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+	} {
+		for _, driver := range []string{"aws", "minio"} {
+			t.Run(what+", "+driver, func(t *testing.T) {
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+				defer server.Close()
+				e := s3.Endpoint{URL: server.URL}
+				n := node.New(t, "--bucket", e.URLOf("firn", "logs", driver))
+				n.Env = e.Env()
+				line := refused(t, n, "", "bucket s3://firn/logs")
+				// One library takes any 404 for a missing bucket.
+				if !strings.Contains(line, "check endpoint=") && (what != "404" || !strings.Contains(line, "create it first")) {
+					t.Errorf("no next step in: %s", line)
+				}
+			})
+		}
 	}
 }

@@ -87,9 +87,20 @@ func Probe(ctx context.Context, rawURL string, b objectstore.Bucket, o Options) 
 	ctx, cancel := context.WithTimeout(ctx, o.CheckTime)
 	defer cancel()
 	if err := objectstore.Probe(ctx, b, ""); err != nil {
-		return fmt.Errorf("bucket %s: %w", rawURL, oneLine{advise(err)})
+		return Explain(rawURL, err)
 	}
 	return nil
+}
+
+// Explain makes one line of an error that the bucket at rawURL gave, with the
+// bucket's name and what to do next.
+func Explain(rawURL string, err error) error {
+	if strings.HasPrefix(rawURL, "file:") {
+		err = adviseFile(err)
+	} else {
+		err = advise(err)
+	}
+	return fmt.Errorf("bucket %s: %w", rawURL, oneLine{err})
 }
 
 // oneLine is an error printed without its line breaks.
@@ -115,9 +126,21 @@ func openFile(rest string, o Options) (objectstore.Bucket, error) {
 		return nil, fmt.Errorf("%w; mount it, or name the folder that is one", err)
 	}
 	if err != nil {
-		return nil, advise(err)
+		return nil, adviseFile(err)
 	}
 	return b, nil
+}
+
+func adviseFile(err error) error {
+	switch {
+	case errors.Is(err, objectstore.ErrNoBucket):
+		return fmt.Errorf("%w; create it first", err)
+	case errors.Is(err, objectstore.ErrDenied):
+		return fmt.Errorf("%w; check the folder's owner and mode", err)
+	case errors.Is(err, objectstore.ErrNoConditional):
+		return fmt.Errorf("%w; use a local file system, or a store that has conditional writes", err)
+	}
+	return err
 }
 
 func openS3(ctx context.Context, rest string, o Options) (objectstore.Bucket, error) {
@@ -199,7 +222,7 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// advise adds the next step to an error that has one.
+// advise adds the next step to an error of a store.
 func advise(err error) error {
 	next := ""
 	switch {
@@ -212,7 +235,7 @@ func advise(err error) error {
 	case errors.Is(err, objectstore.ErrUnreachable):
 		next = "check endpoint= and that the store runs"
 	default:
-		return err
+		next = "check endpoint= and region=, and that the store is well"
 	}
 	return fmt.Errorf("%w; %s", err, next)
 }

@@ -38,7 +38,7 @@ func (e *Error) Error() string {
 		s.WriteString(" " + e.Code)
 	}
 	if e.Message != "" {
-		s.WriteString(": " + e.Message)
+		s.WriteString(": " + strings.TrimSuffix(e.Message, "."))
 	}
 	if e.Status == 0 && e.Cause != nil {
 		s.WriteString(": " + rootOf(e.Cause))
