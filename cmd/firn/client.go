@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 const defaultBrokers = "127.0.0.1:9092"
@@ -63,6 +64,21 @@ func connect(cmd *cobra.Command, opts ...kgo.Opt) (*kgo.Client, *kadm.Client, er
 		cl.Close()
 		return nil, nil, fmt.Errorf("no broker answers at %s: %w; start one with `firn up`, or name one with -X brokers=HOST:PORT",
 			strings.Join(seeds, ","), rootCause(err))
+	}
+	// A broker that has lost its metadata answers, but names no broker, not even
+	// itself, and every request would be tried again until its time is up.
+	for _, b := range cl.SeedBrokers() {
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{}
+		resp, err := b.Request(ctx, req)
+		if err != nil {
+			continue
+		}
+		if m := resp.(*kmsg.MetadataResponse); len(m.Brokers) == 0 {
+			cl.Close()
+			return nil, nil, fmt.Errorf("the broker at %s knows of no broker in its cluster, so it serves nothing: its metadata is in safe mode; /readyz of its admin address and its log say why", strings.Join(seeds, ","))
+		}
+		break
 	}
 	return cl, kadm.NewClient(cl), nil
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -671,5 +672,60 @@ func TestAStoreThatIsNone(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTheMetadataIsGone: the one case that runs, because its bytes may be all
+// there is, but serves nothing that could do harm: nothing is created over what
+// was, no log and no object changes, /readyz says why. With the metadata put back
+// everything is there again.
+func TestTheMetadataIsGone(t *testing.T) {
+	t.Parallel()
+	where := folder(t)
+	n := uploaded(t, where)
+	nats := filepath.Join(n.DataDir, "nats")
+	if err := os.Rename(nats, nats+".away"); err != nil {
+		t.Fatal(err)
+	}
+	logs, bucket := tree(t, filepath.Join(n.DataDir, "log"), true), tree(t, where.folder, false)
+	n.Launch()
+	deadline := time.Now().Add(bound)
+	for {
+		resp, err := http.Get("http://" + n.Admin + "/readyz")
+		if err == nil {
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "metadata safe mode: the store has no bucket for a cluster that this broker knows") {
+				break
+			}
+			if resp.StatusCode == http.StatusOK {
+				t.Fatal("it is ready")
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz does not say why: %v", err)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	for _, args := range [][]string{{"topic", "create", "orders"}, {"topic", "delete", "orders", "-y"}, {"topic", "consume", "orders", "-O", ":end"}} {
+		out, stderr, err := n.CLI(ctx, nil, args...)
+		if err == nil || ctx.Err() != nil || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "safe mode") {
+			t.Errorf("firn %s: %v, %q, %q", strings.Join(args, " "), err, out, stderr)
+		}
+		t.Logf("firn %s: %s", strings.Join(args, " "), strings.TrimSpace(stderr))
+	}
+	n.Stop()
+	if d := append(difference(logs, tree(t, filepath.Join(n.DataDir, "log"), true)), difference(bucket, tree(t, where.folder, false))...); len(d) > 0 {
+		t.Errorf("changed:\n  %s", strings.Join(d, "\n  "))
+	}
+	if err := errors.Join(os.RemoveAll(nats), os.Rename(nats+".away", nats)); err != nil {
+		t.Fatal(err)
+	}
+	n.Up()
+	produce(t, n, "orders", "second")
+	if got := run(t, n, "topic", "consume", "orders", "-O", ":end", "-f", "%v\n"); got != "first\nsecond\n" {
+		t.Errorf("with the metadata put back there is %q", got)
 	}
 }
