@@ -55,14 +55,19 @@ func TestWrite(t *testing.T) {
 	if v.Version == "" || v.Version == "dev" || strings.HasSuffix(v.Version, "-dirty") {
 		t.Fatalf("version %q is nobody's: build a commit with `make build`, and name bin/firn in FIRN_TEST_BINARY", v.Version)
 	}
-	out := filepath.Join("testdata", v.Version)
+	out, err := filepath.Abs(filepath.Join("testdata", v.Version))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(out); err == nil {
 		t.Fatalf("%s is there; what a version wrote never changes", out)
 	}
 
+	// Relative names, or the metadata would keep this machine's.
 	root := t.TempDir()
-	n := node.New(t, append([]string{"--bucket", "file://" + filepath.Join(root, "bucket")}, forever...)...)
-	n.DataDir = filepath.Join(root, "data")
+	t.Chdir(root)
+	n := node.New(t, append([]string{"--bucket", "file://bucket"}, forever...)...)
+	n.DataDir = "data"
 	n.Up()
 	fill(t, n)
 	n.Stop()
