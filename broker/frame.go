@@ -194,7 +194,6 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 	if large {
 		factor = cost / int64(size)
 		step = max(int64(have)*factor, firstCharge)
-		out.charge.mapped = isProduce
 	}
 	f.r += 4 + have
 	if !out.charge.try(step) {
@@ -208,8 +207,7 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 		}
 	}
 	f.holds(out.charge.got)
-	if out.charge.mapped {
-		out.charge.m.tell()
+	if large && isProduce {
 		if out.bytes, err = mapFrame(int(size)); err != nil {
 			return frame{}, fmt.Errorf("frame of %d bytes: %w", size, err)
 		}
@@ -255,6 +253,9 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 			return frame{}, errQuiet
 		}
 		have += n
+		if out.mapped {
+			out.charge.maps(int64(have))
+		}
 	}
 	return out, nil
 }

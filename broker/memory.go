@@ -19,7 +19,9 @@ const (
 	mediumFrame = 2 << 20
 	// pressureLook is how often somebody who waits for memory looks for peers
 	// that hold some and have stalled for pressureStall.
-	pressureLook  = 500 * time.Millisecond
+	pressureLook = 500 * time.Millisecond
+	// tellStep is how many bytes in mappings matter to the heap's limit.
+	tellStep      = 4 << 20
 	pressureStall = 5 * time.Second
 )
 
@@ -63,7 +65,6 @@ type Memory struct {
 	used         int64 // all of it, what is reserved included
 	medium       int64 // by medium requests
 	common, kept int64 // by large requests
-	outside      int64 // by large requests, in mappings
 	queues       [queueCount]list.List
 	turn         int // the queue of large requests that is next
 	looked       time.Time
@@ -72,6 +73,7 @@ type Memory struct {
 	// collector. It comes before mu.
 	telling sync.Mutex
 	told    int64
+	outside atomic.Int64 // bytes in mappings
 }
 
 // The queues: small, medium, and large up to 8 MiB, up to 32 MiB and above, which
@@ -90,7 +92,7 @@ type charge struct {
 	queue  int
 	got    int64 // charged
 	kept   int64 // of got, from the part kept for reservations
-	mapped bool
+	mapped int64 // bytes that came into its mapping, as far as m knows
 }
 
 type memoryWaiter struct {
@@ -191,9 +193,6 @@ func (c *charge) try(step int64) bool {
 
 // take is try that waits for its turn until ctx ends.
 func (c *charge) take(ctx context.Context, step int64) error {
-	if c.mapped {
-		defer c.m.tell()
-	}
 	if c.try(step) {
 		return nil
 	}
@@ -288,9 +287,6 @@ func (m *Memory) fitsLocked(c *charge, step int64) bool {
 	}
 	c.got += step
 	m.used += step
-	if c.mapped {
-		m.outside += step
-	}
 	return true
 }
 
@@ -354,7 +350,9 @@ func (c *charge) release() {
 	if m == nil || c.got == 0 {
 		return
 	}
-	if c.mapped {
+	if c.mapped > 0 {
+		m.outside.Add(-c.mapped)
+		c.mapped = 0
 		defer m.tell()
 	}
 	m.mu.Lock()
@@ -366,9 +364,6 @@ func (c *charge) release() {
 	case c.large():
 		m.kept -= c.kept
 		m.common -= c.got - c.kept
-	}
-	if c.mapped {
-		m.outside -= c.got
 	}
 	c.got, c.kept = 0, 0
 	if m.used < 0 || m.kept < 0 || m.common < 0 || m.medium < 0 {
@@ -402,18 +397,29 @@ func (m *Memory) fair() int64 {
 	return min(maxInFlight, max((m.total-m.used)/16, smallFrame))
 }
 
+// maps notes that n bytes of a request have come into its mapping.
+func (c *charge) maps(n int64) {
+	if c.m == nil || n-c.mapped < tellStep {
+		return
+	}
+	c.m.outside.Add(n - c.mapped)
+	c.mapped = n
+	c.m.tell()
+}
+
 // tell passes on how much lies outside the heap, when that has changed by enough
 // to matter: more at once, less when nobody is about to take it again.
 func (m *Memory) tell() {
-	if m == nil || m.mapped == nil {
+	if m.mapped == nil {
 		return
 	}
 	m.telling.Lock()
 	defer m.telling.Unlock()
 	m.mu.Lock()
-	now, next := m.outside, m.largeWaitsLocked()
+	next := m.largeWaitsLocked()
 	m.mu.Unlock()
-	if d := now - m.told; d >= 8<<20 || !next && (d <= -(8<<20) || now == 0 && d != 0) {
+	now := m.outside.Load()
+	if d := now - m.told; d >= 2*tellStep || !next && (d <= -2*tellStep || now == 0 && d != 0) {
 		m.told = now
 		m.mapped(now)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"runtime/metrics"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,9 +33,16 @@ func planMemory(limit int64, descriptors uint64) memoryPlan {
 }
 
 // setHeap sets the soft limit of Go's runtime, which does not know of mapped bytes
-// outside its heap.
+// outside its heap, and returns when the heap is below it: garbage makes room at
+// once for what is about to be mapped.
 func (p memoryPlan) setHeap(mapped int64) {
-	debug.SetMemoryLimit(max(p.heap-mapped, p.limit/4))
+	limit := max(p.heap-mapped, p.limit/4)
+	debug.SetMemoryLimit(limit)
+	use := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(use)
+	if int64(use[0].Value.Uint64()-use[1].Value.Uint64()) > limit {
+		debug.FreeOSMemory()
+	}
 }
 
 // descriptors is how many files and sockets this process may have open.

@@ -456,6 +456,66 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	eventually(t, "nothing is charged any more", 10*time.Second, func() bool { return metric(t, n, "firn_kafka_memory_bytes") < 64<<10 })
 }
 
+// TestLargeRequestsTakeTurns has six clients send requests of some 90 MiB each to a
+// node of 256 MiB, while others make it produce garbage: all of them succeed.
+func TestLargeRequestsTakeTurns(t *testing.T) {
+	const limit, partitions, size = 256 << 20, 100, 900 << 10
+	n := node.Start(t, "--memory-limit", "256MiB", "--set", "offsets.topic.num.partitions=1")
+	createTopic(t, n, "wide", partitions, map[string]string{"firn.durability": "replicated"})
+	createTopic(t, n, "small", 1, nil)
+	most := watch(n)
+	small := startCitizen(t, n, "small", 1<<10)
+	garbage := gather(t, n.Addr, "garbage", 4, func(_ int, c *conn, cr *crowd) error {
+		for cr.quit.Err() == nil {
+			req := kmsg.NewPtrMetadataRequest()
+			req.Topics = nil
+			if err := c.send(8, req, "garbage"); err != nil {
+				return err
+			}
+			if _, _, err := c.answer(false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	begun := time.Now()
+	var senders sync.WaitGroup
+	var slowest atomic.Int64
+	for range 6 {
+		cl := client(t, n, kgo.DefaultProduceTopic("wide"), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+			kgo.BrokerMaxWriteBytes(100<<20), kgo.ProducerLinger(300*time.Millisecond), kgo.MaxBufferedBytes(400<<20), kgo.ProduceRequestTimeout(time.Minute))
+		senders.Go(func() {
+			value := make([]byte, size)
+			for range 2 {
+				begun := time.Now()
+				var records []*kgo.Record
+				for p := range int32(partitions) {
+					records = append(records, &kgo.Record{Partition: p, Value: value})
+				}
+				if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+					t.Errorf("a large request: %v", err)
+				}
+				slowest.Store(max(slowest.Load(), int64(time.Since(begun))))
+			}
+		})
+	}
+	senders.Wait()
+	peak := most()
+	t.Logf("12 requests in %v, the slowest %v; peak %d MiB of %d, %v waits; small rounds %d, slowest %v", time.Since(begun).Round(time.Millisecond), time.Duration(slowest.Load()),
+		peak>>20, limit>>20, metric(t, n, "firn_kafka_memory_waits_total"), small.rounds.Load(), time.Duration(small.slowest.Load()))
+	if peak > limit+limit/10 || peak == 0 {
+		t.Errorf("resident memory was %d MiB, the limit is %d MiB", peak>>20, limit>>20)
+	}
+	if waits := metric(t, n, "firn_kafka_memory_waits_total"); waits == 0 {
+		t.Error("no request had to wait: they were not large")
+	}
+	if len(garbage.ended) > 0 {
+		t.Errorf("ended: %v", garbage.ended)
+	}
+	small.stop()
+	garbage.leave()
+}
+
 // settle waits until the process has no more goroutines than before, but for one
 // or two that come and go.
 func settle(t *testing.T, n *node.Node, base int) {
