@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -49,7 +51,7 @@ func newConsume() *cobra.Command {
 			if len(*parts) > 0 || rng.hasEnd() {
 				return usageError("-g reads whole topics without an end: leave out -p and the end of -O")
 			}
-			opts = append(opts, kgo.ConsumerGroup(*group), kgo.ConsumeTopics(args...), kgo.ConsumeResetOffset(rng.from.offset()))
+			opts = append(opts, kgo.ConsumerGroup(*group), kgo.ConsumeTopics(args...), kgo.ConsumeResetOffset(rng.from.offset()), kgo.AutoCommitMarks())
 		}
 		cl, adm, err := connect(cmd, opts...)
 		if err != nil {
@@ -65,7 +67,20 @@ func newConsume() *cobra.Command {
 				return nil
 			}
 		}
-		return printRecords(cmd, cl, fmtr, left, rng.hasEnd(), *num, *idle)
+		// What is committed is what was printed, no record more.
+		printed := func(...*kgo.Record) {}
+		if *group != "" {
+			printed = cl.MarkCommitRecords
+		}
+		err = printRecords(cmd, cl, fmtr, left, rng.hasEnd(), *num, *idle, printed)
+		if *group != "" {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 10*time.Second)
+			defer cancel()
+			if cerr := cl.CommitMarkedOffsets(ctx); cerr != nil {
+				err = errors.Join(err, explain(cerr, *group))
+			}
+		}
+		return err
 	}
 	return c
 }
@@ -332,9 +347,18 @@ func toJSON(r *kgo.Record) recordJSON {
 }
 
 // printRecords writes records until the count, the ends or idleness say stop.
-func printRecords(cmd *cobra.Command, cl *kgo.Client, fmtr *kgo.RecordFormatter, ends map[string]map[int32]int64, bounded bool, limit int64, idle time.Duration) error {
+func printRecords(cmd *cobra.Command, cl *kgo.Client, fmtr *kgo.RecordFormatter, ends map[string]map[int32]int64, bounded bool, limit int64, idle time.Duration, printed func(...*kgo.Record)) (err error) {
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-	defer out.Flush()
+	var unflushed []*kgo.Record
+	flush := func() error {
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		printed(unflushed...)
+		unflushed = unflushed[:0]
+		return nil
+	}
+	defer func() { err = errors.Join(err, flush()) }()
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	open := 0
@@ -388,11 +412,12 @@ func printRecords(cmd *cobra.Command, cl *kgo.Client, fmtr *kgo.RecordFormatter,
 					return err
 				}
 			}
+			unflushed = append(unflushed, r)
 			if seen++; limit > 0 && seen >= limit {
 				return nil
 			}
 		}
-		if err := out.Flush(); err != nil {
+		if err := flush(); err != nil {
 			return err
 		}
 		if bounded && open == 0 {
