@@ -244,12 +244,6 @@ func (cr *crowd) add(c *conn) bool {
 	return true
 }
 
-func (cr *crowd) endedBy(why string) int {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	return cr.ended[why]
-}
-
 // leave closes every connection and waits for the clients.
 func (cr *crowd) leave() {
 	cr.mu.Lock()
