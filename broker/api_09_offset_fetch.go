@@ -7,6 +7,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -137,19 +138,25 @@ func (f *groupFetch) fill(res group.FetchResult, err error) {
 		return
 	}
 	if f.all {
-		f.fillAll(res.Offsets)
+		f.fillAll(slices.DeleteFunc(res.Offsets, f.stale))
 		return
 	}
 	for i, at := range f.slots {
 		rt := &f.out.Topics[at.topic]
 		o := res.Offsets[i]
-		// An offset of a topic that was deleted and made again is not one of the
-		// topic that the id means.
-		if f.r.Version >= 10 && o.TopicID != ([16]byte{}) && o.TopicID != rt.TopicID {
+		if f.r.Version >= 10 && o.TopicID != ([16]byte{}) && o.TopicID != rt.TopicID || f.stale(o) {
 			continue
 		}
 		rt.Partitions[at.part] = offsetOf(o)
 	}
+}
+
+// stale says that o was committed for a topic that was deleted and made again: it
+// is no offset of the topic that has the name now, in which a reader that began
+// there would skip records. The journal forgets it a little later.
+func (f *groupFetch) stale(o group.Offset) bool {
+	t, ok := f.im.TopicByName(o.Topic)
+	return ok && o.TopicID != ([16]byte{}) && o.TopicID != t.ID
 }
 
 func offsetOf(o group.Offset) kmsg.OffsetFetchResponseGroupTopicPartition {

@@ -336,6 +336,37 @@ func (w *world) fetch(cl *kgo.Client, id [16]byte, at int64) (code int16, rows [
 	return got.ErrorCode, rows, nil
 }
 
+const group = "followers"
+
+// commit commits the group's offset, committed reads it: -1 for none.
+func (w *world) commit(at int64) {
+	w.t.Helper()
+	var o kadm.Offsets
+	o.AddOffset(topic, 0, at, -1)
+	ctx, cancel := context.WithTimeout(w.ctx, soon)
+	defer cancel()
+	if err := kadm.NewClient(w.admin).CommitAllOffsets(ctx, group, o); err != nil {
+		w.t.Fatalf("commit: %v", err)
+	}
+	if got := w.committed(); got != at {
+		w.t.Fatalf("the group is at %d, committed was %d", got, at)
+	}
+}
+
+func (w *world) committed() int64 {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, soon)
+	defer cancel()
+	all, err := kadm.NewClient(w.admin).FetchOffsets(ctx, group)
+	if err != nil {
+		w.t.Fatalf("fetch of offsets: %v", err)
+	}
+	if o, ok := all.Lookup(topic, 0); ok {
+		return o.At
+	}
+	return -1
+}
+
 // localStart is ListOffsets -4 of the incarnation that has the name.
 func (w *world) localStart() int64 {
 	p := kmsg.NewListOffsetsRequestTopicPartition()
@@ -463,10 +494,14 @@ func TestADeletedTopicStaysDeleted(t *testing.T) {
 				t.Fatalf("%s did not come", round.what)
 			}
 		}
+		w.commit(int64(life.count()))
 		began := time.Now()
 		w.delete(life)
 		old := life
 		life = w.create()
+		if at := w.committed(); at != -1 {
+			t.Errorf("%s: the group begins the new topic at %d, its offset in the old", round.what, at)
+		}
 		w.until(fmt.Sprintf("the new topic takes records while %s of the old is under way", round.what), func() bool { return life.count() >= 20 })
 		t.Logf("%s: the new topic has taken 20 records after %v", round.what, time.Since(began).Round(time.Millisecond))
 		if round.kill {
