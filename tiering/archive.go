@@ -48,17 +48,19 @@ type Archive struct {
 	publishing sync.Mutex
 
 	// passing serialises passes and guards everything down to mu.
-	passing sync.Mutex
-	head    *format.Head // nil when there is none, or it is not loaded
-	etag    string
-	loaded  bool // head is what the bucket had, at some time in this leadership
-	claimed bool // and this leader wrote it
-	pending *write
-	fenced  bool
-	seen    map[format.Nonce]time.Time // when this leader first saw a grave
-	skew    time.Duration              // the store's clock is this far ahead of ours
-	scrubAt time.Time                  // when the next look for orphans is due
-	failed  int                        // passes in a row
+	passing  sync.Mutex
+	head     *format.Head // nil when there is none, or it is not loaded
+	etag     string
+	loaded   bool         // head is what the bucket had, at some time in this leadership
+	claimed  bool         // and this leader wrote it
+	wrote    format.Nonce // of the last head that this leader wrote
+	pending  *write
+	headSize int // bytes of the last head that was encoded
+	fenced   bool
+	seen     map[format.Nonce]time.Time // when this leader first saw a grave
+	skew     time.Duration              // the store's clock is this far ahead of ours
+	scrubAt  time.Time                  // when the next look for orphans is due
+	failed   int                        // passes in a row
 
 	// mu guards what due reads and passes write.
 	mu struct {

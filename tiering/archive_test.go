@@ -407,7 +407,7 @@ func TestManyObjects(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.cfg.MaxUnuploaded = time.Millisecond
 		l := w.lead()
-		l.a.shape = shape{inline: 24, spill: 16, part: 64, trim: 4}
+		l.a.shape = shape{inline: 24, spill: 16, part: 64, trim: 4, graves: 1024}
 		const n = 200
 		for range n {
 			w.fill(1)

@@ -9,10 +9,6 @@ import (
 	"github.com/firnlog/firn/tiering/format"
 )
 
-// maxGraves bounds the graveyard in a head. When it is full, burials wait for
-// the next purge: what is not buried stays named, and costs space only.
-const maxGraves = 1024
-
 // readClock measures how far the store's clock is ahead of ours, once a
 // leadership. It stamps burials; how long they last is measured by both.
 func (ar *Archive) readClock(ctx context.Context) error {
@@ -37,7 +33,7 @@ func (ar *Archive) bury(h *format.Head, entries []format.Entry) {
 // buryBelow unlinks and buries what lies wholly below offset, oldest first.
 func (ar *Archive) buryBelow(h *format.Head, offset int64) {
 	n := 0
-	for n < len(h.Parts) && h.Parts[n].To <= offset && len(h.Graves) < maxGraves {
+	for n < len(h.Parts) && h.Parts[n].To <= offset && len(h.Graves) < ar.a.shape.graves {
 		p := &h.Parts[n]
 		h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Part: true, WithEntries: true, Base: p.From, End: p.To, Epoch: -1, Nonce: p.Nonce})
 		n++
@@ -47,7 +43,7 @@ func (ar *Archive) buryBelow(h *format.Head, offset int64) {
 		return
 	}
 	n = 0
-	for n < len(h.Entries) && h.Entries[n].End <= offset && len(h.Graves)+n < maxGraves {
+	for n < len(h.Entries) && h.Entries[n].End <= offset && len(h.Graves)+n < ar.a.shape.graves {
 		n++
 	}
 	ar.bury(h, h.Entries[:n])
@@ -56,7 +52,7 @@ func (ar *Archive) buryBelow(h *format.Head, offset int64) {
 
 // buriable says whether buryBelow has something to do and room for it.
 func (ar *Archive) buriable(h *format.Head) bool {
-	if len(h.Graves) >= maxGraves {
+	if len(h.Graves) >= ar.a.shape.graves {
 		return false
 	}
 	if len(h.Parts) > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/firnlog/firn/commitlog"
@@ -29,8 +30,9 @@ type write struct {
 // readHead reads the head of tp. A head of nil means that the bucket has none
 // and, as far as this broker remembers, never had.
 func (a *Archiver) readHead(ctx context.Context, tp metadata.TopicPartition) (*format.Head, string, error) {
-	data, etag, err := a.bucket.Get(ctx, a.folder(tp)+format.HeadName)
+	// First what is known: a commit may come between the two.
 	known := a.cfg.Memory.Generation(tp)
+	data, etag, err := a.bucket.Get(ctx, a.folder(tp)+format.HeadName)
 	if errors.Is(err, objectstore.ErrNotFound) {
 		if known > 0 {
 			return nil, "", fmt.Errorf("%w: the manifest of %s-%d is missing, generation %d was there; restore it from an older version of the object, or from a listing", ErrSafeMode, tp.Topic, tp.Partition, known)
@@ -118,7 +120,8 @@ func (ar *Archive) claim(ctx context.Context) error {
 		ar.fenced = true
 		return fmt.Errorf("%w: the head has epoch %d of broker %d", ErrFenced, h.Epoch, h.Writer)
 	}
-	if h.Epoch == ar.epoch {
+	// A head of ours that went away and came back is still ours.
+	if h.Epoch == ar.epoch && h.Nonce != ar.wrote {
 		ar.fenced = true
 		return fmt.Errorf("%w: the head has our own epoch %d, written by broker %d before we claimed it", ErrFenced, h.Epoch, h.Writer)
 	}
@@ -132,11 +135,17 @@ func (ar *Archive) claim(ctx context.Context) error {
 		return fmt.Errorf("%w: the log of %s-%d left the bucket's lineage below %d, thousands of objects ago; this needs a person to look",
 			ErrSafeMode, ar.tp.Topic, ar.tp.Partition, h.Parts[n-1].To)
 	}
+	foreign := int64(format.EndOfTime)
+	if own < len(h.Entries) {
+		foreign = h.Entries[own].Base
+		ar.logger.Warn("the bucket has objects of another lineage; they are buried", "event", "foreign_lineage", "objects", len(h.Entries)-own, "offset", foreign)
+	}
 	return ar.commit(ctx, func(h *format.Head) error {
-		if own < len(h.Entries) {
-			ar.logger.Warn("the bucket had objects of another lineage; they are buried", "event", "foreign_lineage", "objects", len(h.Entries)-own, "offset", h.Entries[own].Base)
-			ar.bury(h, h.Entries[own:])
-			h.Entries = h.Entries[:own]
+		// By offset, not by index: what lies below the log start is gone already.
+		n := sort.Search(len(h.Entries), func(i int) bool { return h.Entries[i].Base >= foreign })
+		if n < len(h.Entries) {
+			ar.bury(h, h.Entries[n:])
+			h.Entries = h.Entries[:n]
 			h.End = endOf(h)
 		}
 		return nil
@@ -232,6 +241,7 @@ func (ar *Archive) commit(ctx context.Context, change func(h *format.Head) error
 	if _, err := format.DecodeHead(data); err != nil {
 		return fmt.Errorf("BUG: unreadable head: %w", err)
 	}
+	ar.headSize = len(data)
 	ar.pending = &write{head: next, data: data, cond: cond}
 	return ar.resolve(ctx)
 }
@@ -343,7 +353,7 @@ func (ar *Archive) lostOrWon(ctx context.Context, w *write) error {
 }
 
 func (ar *Archive) committed(w *write, etag string) error {
-	ar.pending = nil
+	ar.pending, ar.wrote = nil, w.head.Nonce
 	ar.install(w.head, etag, true)
 	if err := ar.a.cfg.Memory.Remember(ar.tp, w.head.Generation, w.head.End); err != nil {
 		// The alarm of rule 10 would come a generation late; nothing else.

@@ -172,7 +172,11 @@ func (ar *Archive) OffsetForTime(ctx context.Context, ts int64) (offset, at int6
 			return nil
 		}
 		var err error
-		if offset, at, ok, err = b.FindTimestamp(ts, logStart, maxDecoded); err != nil || ok {
+		offset, at, ok, err = b.FindTimestamp(ts, logStart, maxDecoded)
+		if unreadable(err) {
+			return nil
+		}
+		if err != nil || ok {
 			return stopWith(err)
 		}
 		return nil
@@ -183,55 +187,10 @@ func (ar *Archive) OffsetForTime(ctx context.Context, ts int64) (offset, at int6
 	return -1, -1, false, err
 }
 
-// MaxTimestamp returns the first record in the bucket, at or above the log start,
-// with the greatest timestamp.
-func (ar *Archive) MaxTimestamp(ctx context.Context) (offset, at int64, ok bool, err error) {
-	v, err := ar.viewed(ctx)
-	if err != nil || v.head == nil {
-		return -1, -1, false, err
-	}
-	logStart, _, _ := ar.src.Offsets()
-	best := int64(-1)
-	for i := range v.head.Parts {
-		if v.head.Parts[i].To > logStart {
-			best = max(best, v.head.Parts[i].MaxTs)
-		}
-	}
-	for i := range v.head.Entries {
-		if v.head.Entries[i].End > logStart {
-			best = max(best, v.head.Entries[i].MaxTs)
-		}
-	}
-	if best < 0 {
-		return -1, -1, false, nil
-	}
-	// A part's greatest may be an upload's time when records have none, and the
-	// greatest of an object may lie below the log start: then the next best.
-	for range 64 {
-		found := int64(-1)
-		err = ar.chunks(ctx, logStart, func(maxTs int64) bool { return maxTs >= best }, func(b record.Batch) error {
-			if b.NextOffset() <= logStart || b.MaxTimestamp() < 0 {
-				return nil
-			}
-			found = max(found, b.MaxTimestamp())
-			if b.MaxTimestamp() < best {
-				return nil
-			}
-			var err error
-			if offset, at, ok, err = b.FindTimestamp(b.MaxTimestamp(), logStart, maxDecoded); err != nil || ok {
-				return stopWith(err)
-			}
-			return nil
-		})
-		if ok {
-			return offset, at, true, nil
-		}
-		if err != nil || found < 0 || found >= best {
-			return -1, -1, false, err
-		}
-		best = found
-	}
-	return -1, -1, false, nil
+// unreadable says that a batch is not what its header announces. Its producer
+// wrote it so; it hurts no lookup but its own.
+func unreadable(err error) bool {
+	return errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrDecodedSize)
 }
 
 // chunks reads, in order of offsets, the chunks whose greatest timestamp wanted

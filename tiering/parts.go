@@ -17,10 +17,16 @@ import (
 // spill move into a part. A part grows by rewriting until it has part entries, so
 // that a million objects need about 250 references, and a lookup one GET of about
 // 500 KiB. The oldest part is written anew without its expired entries once there
-// are trim of them.
-type shape struct{ inline, spill, part, trim int }
+// are trim of them. When the graveyard has graves, burials wait for the next
+// purge: what is not buried stays named, and costs space only.
+type shape struct{ inline, spill, part, trim, graves int }
 
-var defaultShape = shape{inline: 768, spill: 512, part: 4096, trim: 32}
+var defaultShape = shape{inline: 768, spill: 512, part: 4096, trim: 32, graves: 1024}
+
+// spillBytes is the size of a head from which entries move into a part, however
+// few they are: a full graveyard and a part reference for each of a million
+// objects fit beside it below format.MaxHead.
+const spillBytes = 144 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -109,19 +115,30 @@ func (a *Archiver) lastEntry(ctx context.Context, tp metadata.TopicPartition, h 
 
 // spill moves the oldest entries of a long head into a part.
 func (ar *Archive) spill(ctx context.Context) error {
+	n := ar.a.shape.spill
 	if len(ar.head.Entries) <= ar.a.shape.inline {
-		return nil
+		// Entries with many aborted transactions take five times the space.
+		if ar.headSize <= spillBytes || len(ar.head.Entries) < 2 {
+			return nil
+		}
+		n = min(n, (len(ar.head.Entries)+1)/2)
 	}
-	moved := ar.head.Entries[:ar.a.shape.spill]
+	moved := ar.head.Entries[:n]
 	var old *format.PartRef
 	entries := append([]format.Entry(nil), moved...)
 	if n := len(ar.head.Parts); n > 0 && ar.head.Parts[n-1].Count+int64(len(moved)) <= int64(ar.a.shape.part) {
 		old = &ar.head.Parts[n-1]
 		p, err := ar.a.part(ctx, ar.tp, old)
-		if err != nil {
+		switch {
+		case err == nil:
+			entries = append(append([]format.Entry(nil), p.Entries...), moved...)
+		case ctx.Err() != nil:
 			return err
+		default:
+			// A part that cannot be read must not stop the next one.
+			ar.logger.Error("a part of the manifest cannot be read", "event", "part_unreadable", "offset", old.From, "end", old.To, "err", err)
+			old = nil
 		}
-		entries = append(append([]format.Entry(nil), p.Entries...), moved...)
 	}
 	ref, err := ar.putPart(ctx, entries)
 	if err != nil {
@@ -131,12 +148,16 @@ func (ar *Archive) spill(ctx context.Context) error {
 		if len(h.Entries) < len(moved) || h.Entries[0].Nonce != moved[0].Nonce {
 			return nil // buried meanwhile: the part is an orphan
 		}
-		h.Entries = h.Entries[len(moved):]
-		if old != nil {
-			ar.replacePart(h, len(h.Parts)-1, ref)
-		} else {
+		last := len(h.Parts) - 1
+		switch {
+		case old == nil:
 			h.Parts = append(h.Parts, ref)
+		case last >= 0 && h.Parts[last].Nonce == old.Nonce:
+			ar.replacePart(h, last, ref)
+		default:
+			return nil // the old part was buried meanwhile, and with it what ref names
 		}
+		h.Entries = h.Entries[len(moved):]
 		return nil
 	})
 }
@@ -152,7 +173,7 @@ func (ar *Archive) replacePart(h *format.Head, i int, ref format.PartRef) {
 // trimPart writes the oldest part anew when enough of its entries are below the
 // log start, so that their objects can be buried.
 func (ar *Archive) trimPart(ctx context.Context) error {
-	room := maxGraves - len(ar.head.Graves) - 1 // one for the part itself
+	room := ar.a.shape.graves - len(ar.head.Graves) - 1 // one for the part itself
 	if len(ar.head.Parts) == 0 || room < ar.a.shape.trim {
 		return nil
 	}

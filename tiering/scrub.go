@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"strings"
 
 	"github.com/firnlog/firn/objectstore"
@@ -57,7 +59,7 @@ func (ar *Archive) scrub(ctx context.Context) error {
 	if err := ar.forgetBuried(ctx, h, found); err != nil {
 		return err
 	}
-	if err := ar.buryOrphans(ctx, h, found); err != nil {
+	if err := ar.buryOrphans(ctx, h, found, lost); err != nil {
 		return err
 	}
 	for _, e := range lost {
@@ -88,7 +90,7 @@ func (ar *Archive) forgetBuried(ctx context.Context, h *format.Head, found map[s
 	return nil
 }
 
-func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers map[string]objectstore.Info) error {
+func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers map[string]objectstore.Info, lost []format.Entry) error {
 	var graves []format.Grave
 	for name, info := range strangers {
 		n, ok := format.ParseName(name)
@@ -106,9 +108,13 @@ func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers ma
 			ar.logger.Warn("the bucket has an object that no manifest names, below its start; it is left alone", "event", "uncovered_orphan", "key", info.Key, "start", h.Start())
 			continue
 		}
+		if !n.Part && slices.ContainsFunc(lost, func(e format.Entry) bool { return e.Base < n.End && n.Base < e.End }) {
+			ar.logger.Warn("the bucket has an object that no manifest names, and what covers it is missing or changed; it is left alone", "event", "uncovered_orphan", "key", info.Key)
+			continue
+		}
 		graves = append(graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce})
 	}
-	if room := maxGraves - len(h.Graves); len(graves) > max(room, 0) {
+	if room := ar.a.shape.graves - len(h.Graves); len(graves) > max(room, 0) {
 		graves = graves[:max(room, 0)] // the others are found again
 	}
 	if len(graves) == 0 {
@@ -137,18 +143,53 @@ func (ar *Archive) repair(ctx context.Context, e format.Entry, why error) error 
 	if fresh.Base != e.Base || fresh.End != e.End {
 		return fmt.Errorf("repair [%d, %d): the local log has [%d, %d)", e.Base, e.End, fresh.Base, fresh.End)
 	}
-	err = ar.commit(ctx, func(h *format.Head) error {
-		for i := range h.Entries {
-			if h.Entries[i].Nonce == e.Nonce {
-				h.Entries[i] = fresh
-				ar.bury(h, []format.Entry{e})
-				return nil
-			}
-		}
-		return fmt.Errorf("repair [%d, %d): it is named by a part, not by the head", e.Base, e.End)
-	})
+	err = ar.rename(ctx, e, fresh)
 	if err == nil {
 		ar.logger.Warn("an object of the bucket was written again from the local log", "event", "object_repaired", "offset", e.Base, "end", e.End, "err", why)
 	}
 	return err
+}
+
+// rename names fresh in the place of e, which is buried.
+func (ar *Archive) rename(ctx context.Context, e, fresh format.Entry) error {
+	replace := func(entries []format.Entry) bool {
+		for i := range entries {
+			if entries[i].Nonce == e.Nonce {
+				entries[i] = fresh
+				return true
+			}
+		}
+		return false
+	}
+	i := sort.Search(len(ar.head.Parts), func(i int) bool { return ar.head.Parts[i].To > e.Base })
+	if i == len(ar.head.Parts) {
+		return ar.commit(ctx, func(h *format.Head) error {
+			if replace(h.Entries) {
+				ar.bury(h, []format.Entry{e})
+			}
+			return nil // else it was buried meanwhile
+		})
+	}
+	old := ar.head.Parts[i]
+	p, err := ar.a.part(ctx, ar.tp, &old)
+	if err != nil {
+		return err
+	}
+	entries := slices.Clone(p.Entries)
+	if !replace(entries) {
+		return fmt.Errorf("%w: part [%d, %d) no longer names [%d, %d)", errConflict, old.From, old.To, e.Base, e.End)
+	}
+	ref, err := ar.putPart(ctx, entries)
+	if err != nil {
+		return err
+	}
+	return ar.commit(ctx, func(h *format.Head) error {
+		for i := range h.Parts {
+			if h.Parts[i].Nonce == old.Nonce {
+				ar.replacePart(h, i, ref)
+				ar.bury(h, []format.Entry{e})
+			}
+		}
+		return nil
+	})
 }

@@ -27,7 +27,7 @@ func (ar *Archive) uploadable(cfg *metadata.TopicConfig, now time.Time, h *forma
 	from = logStart
 	if h != nil {
 		if h.End < logStart && h.Start() < h.End {
-			return 0, 0, false // first everything that is there has to be buried
+			return logStart, logStart, false // first everything that is there has to be buried
 		}
 		from = max(from, h.End)
 	}
