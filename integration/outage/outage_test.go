@@ -56,6 +56,9 @@ type outage struct {
 	rules []proxy.Rule
 	// puts and gets say that it meets uploads, and cold reads.
 	puts, gets bool
+	// kill ends the process as kill -9 does before the store is well: it starts
+	// with uploads whose outcome nobody knows.
+	kill bool
 }
 
 func outages(until <-chan struct{}) map[string]outage {
@@ -66,16 +69,17 @@ func outages(until <-chan struct{}) map[string]outage {
 		return rules
 	}
 	return map[string]outage{
-		"500":                  {always(proxy.Rule{Action: proxy.Refuse, Status: 500}), true, true},
-		"503 SlowDown":         {always(proxy.Rule{Action: proxy.Refuse, Status: 503}), true, true},
-		"connections end":      {always(proxy.Rule{Action: proxy.Drop}), true, true},
-		"no answer":            {always(proxy.Rule{Action: proxy.Hang, Until: until}), true, true},
-		"effect, no answer":    {always(proxy.Rule{Action: proxy.Lose, Method: http.MethodPut, Until: until}), true, false},
-		"effect, lost answer":  {always(proxy.Rule{Action: proxy.Lose}), true, true},
-		"short bodies":         {always(proxy.Rule{Action: proxy.Cut, Method: http.MethodGet, Bytes: 100}), false, true},
-		"corrupt bodies":       {always(proxy.Rule{Action: proxy.Damage, Method: http.MethodGet, Bytes: 20}), false, true},
-		"corrupt far behind":   {always(proxy.Rule{Action: proxy.Damage, Method: http.MethodGet, Match: ".seg", Bytes: 30_000}), false, true},
-		"everything, at times": {nil, true, true},
+		"500":                  {always(proxy.Rule{Action: proxy.Refuse, Status: 500}), true, true, false},
+		"503 SlowDown":         {always(proxy.Rule{Action: proxy.Refuse, Status: 503}), true, true, false},
+		"connections end":      {always(proxy.Rule{Action: proxy.Drop}), true, true, false},
+		"no answer":            {always(proxy.Rule{Action: proxy.Hang, Until: until}), true, true, false},
+		"effect, no answer":    {always(proxy.Rule{Action: proxy.Lose, Method: http.MethodPut, Until: until}), true, false, false},
+		"effect, and a kill":   {always(proxy.Rule{Action: proxy.Lose, Method: http.MethodPut}), true, false, true},
+		"effect, lost answer":  {always(proxy.Rule{Action: proxy.Lose}), true, true, false},
+		"short bodies":         {always(proxy.Rule{Action: proxy.Cut, Method: http.MethodGet, Bytes: 100}), false, true, false},
+		"corrupt bodies":       {always(proxy.Rule{Action: proxy.Damage, Method: http.MethodGet, Bytes: 20}), false, true, false},
+		"corrupt far behind":   {always(proxy.Rule{Action: proxy.Damage, Method: http.MethodGet, Match: ".seg", Bytes: 30_000}), false, true, false},
+		"everything, at times": {nil, true, true, false},
 	}
 }
 
@@ -173,7 +177,7 @@ func fail(t *testing.T, name, driver string) {
 	cold := read(t, n, kgo.NewOffset().AtStart())
 	tail := read(t, n, kgo.NewOffset().AtEnd())
 	until(t, patience, "the outage is felt", func() bool {
-		return (!o.puts || puts.Load() > 0) && (!o.gets || gets.Load() > 0) && (o.rules != nil || puts.Load()+gets.Load() >= 10)
+		return (!o.puts || puts.Load() > 0) && (!o.gets || gets.Load() > 0) && (o.rules != nil || puts.Load()+gets.Load() >= 6)
 	})
 	until(t, patience, "producers go on", func() bool { return load.ledger.Count() >= acked+300 })
 	until(t, patience, "readers of the tail go on", func() bool { return tail.count() >= 100 })
@@ -193,10 +197,16 @@ func fail(t *testing.T, name, driver string) {
 	t.Logf("%d PUTs and %d GETs met the fault; the slowest acknowledgement took %v", puts.Load(), gets.Load(), time.Duration(load.slowest.Load()).Round(time.Millisecond))
 
 	// It is well again.
+	if o.kill {
+		n.Kill()
+	}
 	heal()
 	wg.Wait()
 	p.Heal()
 	close(release)
+	if o.kill {
+		n.Up()
+	}
 	began = time.Now()
 	ends := offsets(t, adm, -1)
 	until(t, patience, "uploads go on", func() bool {
