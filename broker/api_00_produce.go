@@ -123,9 +123,18 @@ func (s *Server) appendTo(r *Request, req *kmsg.ProduceRequest, topic string, id
 	if req.Acks < -1 || req.Acks > 1 {
 		return nil, none, errAcks
 	}
-	p, err := s.partitionOf(r.Version >= 13, topic, id, in.Partition)
+	// By name the right comes first: whether a topic exists is nobody's business
+	// without it.
+	byID := r.Version >= 13
+	if !byID && !r.Conn.mayTopic(kmsg.ACLOperationWrite, topic) {
+		return nil, none, errTopicDenied
+	}
+	p, err := s.partitionOf(byID, topic, id, in.Partition)
 	if err != nil {
 		return nil, none, err
+	}
+	if byID && !r.Conn.mayTopic(kmsg.ACLOperationWrite, p.TopicPartition().Topic) {
+		return nil, none, errTopicDenied
 	}
 	if p.TopicPartition().Topic == group.Topic {
 		return nil, none, errInternalTopic

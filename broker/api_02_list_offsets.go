@@ -49,6 +49,9 @@ func listOffsets(_ context.Context, s *Server, r *Request) Reply {
 }
 
 func (s *Server) listOffset(ctx context.Context, r *Request, topic string, q kmsg.ListOffsetsRequestTopicPartition, committed bool, rp *kmsg.ListOffsetsResponseTopicPartition) error {
+	if !r.Conn.mayTopic(kmsg.ACLOperationDescribe, topic) {
+		return errTopicDenied
+	}
 	p, err := s.cfg.Replication.ByName(topic, q.Partition)
 	if err != nil {
 		return err

@@ -48,7 +48,11 @@ func describeMetadata(_ context.Context, s *Server, r *Request) Reply {
 				if t.Topic == nil {
 					continue
 				}
-				if _, ok := im.TopicByName(*t.Topic); ok {
+				if _, ok := im.TopicByName(*t.Topic); ok || !r.Conn.mayTopic(kmsg.ACLOperationDescribe, *t.Topic) {
+					continue
+				}
+				if !r.Conn.mayCreate(*t.Topic) {
+					failed[*t.Topic] = errTopicDenied
 					continue
 				}
 				if err := s.autoCreate(ctx, *t.Topic); err != nil {
@@ -92,6 +96,9 @@ func (s *Server) metadataAnswer(im *metadata.Image, r *Request, req *kmsg.Metada
 	}
 	if all {
 		for _, t := range im.Topics() {
+			if !r.Conn.mayTopic(kmsg.ACLOperationDescribe, t.Name) {
+				continue
+			}
 			resp.Topics = append(resp.Topics, s.metadataTopic(im, r, req, t))
 		}
 		return resp
@@ -113,6 +120,14 @@ func (s *Server) metadataAnswer(im *metadata.Image, r *Request, req *kmsg.Metada
 		} else {
 			t, ok = im.TopicByID(q.TopicID)
 			code = codeUnknownTopicID
+		}
+		// By name, a topic that may not be seen looks the same whether it exists;
+		// by id, as if it did not.
+		switch {
+		case q.Topic != nil && !r.Conn.mayTopic(kmsg.ACLOperationDescribe, *q.Topic):
+			ok, code = false, codeTopicDenied
+		case ok && !r.Conn.mayTopic(kmsg.ACLOperationDescribe, t.Name):
+			ok = false
 		}
 		if !ok {
 			rt := kmsg.NewMetadataResponseTopic()

@@ -47,6 +47,10 @@ func initProducerID(_ context.Context, s *Server, r *Request) Reply {
 		}
 		return Reply{Response: resp}
 	}
+	if !s.mayWriteSomewhere(r.Conn) {
+		resp.ErrorCode = codeOf(errClusterDenied)
+		return Reply{Response: resp}
+	}
 	return Reply{Wait: func(ctx context.Context) kmsg.Response {
 		id, err := s.pids.take(ctx, s.cfg.Metadata)
 		if err != nil {
@@ -56,4 +60,18 @@ func initProducerID(_ context.Context, s *Server, r *Request) Reply {
 		resp.ProducerID, resp.ProducerEpoch = id, 0
 		return resp
 	}}
+}
+
+// mayWriteSomewhere says whether a client may be an idempotent producer: it has the
+// right for the cluster, or may write to any topic (KIP-679).
+func (s *Server) mayWriteSomewhere(c *Conn) bool {
+	if c.Allowed(kmsg.ACLOperationIdempotentWrite, kmsg.ACLResourceTypeCluster, clusterResource) {
+		return true
+	}
+	for _, t := range s.cfg.Metadata.Image().Topics() {
+		if c.mayTopic(kmsg.ACLOperationWrite, t.Name) {
+			return true
+		}
+	}
+	return false
 }

@@ -17,6 +17,11 @@ func offsetForLeaderEpoch(_ context.Context, s *Server, r *Request) Reply {
 		for _, q := range t.Partitions {
 			rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			rp.Partition, rp.LeaderEpoch, rp.EndOffset = q.Partition, -1, -1
+			if !r.Conn.mayTopic(kmsg.ACLOperationDescribe, t.Topic) {
+				rp.ErrorCode = codeTopicDenied
+				rt.Partitions = append(rt.Partitions, rp)
+				continue
+			}
 			p, err := s.cfg.Replication.ByName(t.Topic, q.Partition)
 			if err == nil {
 				err = p.CheckEpoch(q.CurrentLeaderEpoch)

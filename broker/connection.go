@@ -42,6 +42,9 @@ type Conn struct {
 	raw      syscall.RawConn // under nc; nil when nc is no socket
 	logger   *slog.Logger
 	software string // as told in ApiVersions (KIP-511)
+	// principal is who the client is: who asks the authorizer and pays for quotas.
+	principal  string
+	quietUntil atomic.Int64 // in nanoseconds; 0: it was never throttled
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -70,7 +73,7 @@ type answer struct {
 }
 
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
-	c := &Conn{s: s, listener: l, nc: nc, raw: rawConn(nc), drained: make(chan struct{}, 1)}
+	c := &Conn{s: s, listener: l, nc: nc, raw: rawConn(nc), principal: anonymous, drained: make(chan struct{}, 1)}
 	c.logger = s.logger.With("remote", nc.RemoteAddr().String(), "listener", l.Name)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.in = newFrames(nc, c.raw)
@@ -79,9 +82,6 @@ func newConn(s *Server, l Listener, nc net.Conn) *Conn {
 	c.in.room = c.room
 	return c
 }
-
-// Allowed is the seam of the authoriser: everybody may do everything.
-func (c *Conn) Allowed(kmsg.ACLOperation, kmsg.ACLResourceType, string) bool { return true }
 
 // Address is where this client reaches broker b: what the listener advertises,
 // else the very address that the client came to.
@@ -116,8 +116,10 @@ func (c *Conn) serve() {
 		writer.Wait()
 	}()
 	for first := true; ; first = false {
+		c.quiet()
 		f, err := c.in.next(first, c.s.cfg.MaxRequestBytes)
 		if err == nil {
+			c.quiet() // the answer before may have been made while this request was awaited
 			err = c.handle(f, &writer)
 		}
 		if err != nil {
@@ -279,6 +281,7 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 		}()
 	} else if ans.resp == nil && ans.park == nil && !ans.close {
 		c.s.metrics.byKey[r.Key].n.Inc()
+		c.throttle(ans, 0)
 		c.forget(ans)
 		return nil // no answer was asked for
 	} else if bulky {
@@ -438,6 +441,9 @@ func (c *Conn) addEarly(n int) {
 
 // encode puts the answer and its header into buf.
 func (a *answer) encode(buf []byte) []byte {
+	if a.r.Key == 0 {
+		a.r.Conn.throttle(a, 0)
+	}
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
 	// The header of ApiVersions is v0 always: the client does not know yet

@@ -29,6 +29,16 @@ type cut struct {
 	records fetch.Records
 }
 
+// bytes is how many bytes of records there are.
+func (a *fetchAnswer) bytes() (n int) {
+	for _, t := range a.records {
+		for _, r := range t {
+			n += r.Len()
+		}
+	}
+	return n
+}
+
 func (a *fetchAnswer) release() {
 	for _, t := range a.records {
 		for _, r := range t {

@@ -24,6 +24,7 @@ var errShortFile = errors.New("the file ends inside the records")
 // between by sendfile (2), which copies nothing into this process.
 func (c *Conn) writeFetch(a *answer, f *fetchAnswer, buf []byte) ([]byte, error) {
 	defer f.release()
+	c.throttle(a, f.bytes())
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
 	if f.IsFlexible() {

@@ -31,6 +31,10 @@ type Config struct {
 	Now         func() time.Time
 	Logger      *slog.Logger
 	Registerer  prometheus.Registerer // nil: no metrics
+	// Authorizer is asked about every request; nil allows everything.
+	Authorizer Authorizer
+	// Quotas bounds clients by principal and client id; nil bounds nobody.
+	Quotas func(principal, clientID string) Quota
 	// AutoCreate says whether a request may make a missing topic
 	// (auto.create.topics.enable).
 	AutoCreate func() bool
@@ -58,6 +62,7 @@ type Server struct {
 	metrics *serverMetrics
 	making  chan struct{} // a token for each bulky answer that is being made
 	pids    producerIDs
+	quotas  quotas
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -83,13 +88,16 @@ func New(cfg Config) *Server {
 	if cfg.MaxConnectionsPerIP == 0 {
 		cfg.MaxConnectionsPerIP = cfg.MaxConnections / 10 * 9
 	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = allowAll{}
+	}
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 100 << 20
 	}
 	if cfg.FetchMaxBytes == 0 {
 		cfg.FetchMaxBytes = 55 << 20
 	}
-	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}, making: make(chan struct{}, makers)}
+	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}, quotas: quotas{of: cfg.Quotas, now: cfg.Now}, making: make(chan struct{}, makers)}
 	s.metrics = newServerMetrics(cfg.Registerer)
 	if cfg.Memory != nil {
 		reclaim := s.reclaim

@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Quota is what one client may do; 0 is no bound.
+type Quota struct {
+	ProduceRate float64 // bytes of Produce requests a second
+	FetchRate   float64 // bytes of fetched records a second
+}
+
+// maxThrottle bounds how long one answer silences a client.
+const maxThrottle = 30 * time.Second
+
+// quotas keeps the one account of each principal and client id. Whoever has used
+// more than a second's worth is told how long to wait (throttle_time_ms) and is not
+// read until then (KIP-219).
+type quotas struct {
+	of  func(principal, clientID string) Quota // nil: nobody is bounded
+	now func() time.Time
+
+	mu    sync.Mutex
+	m     map[quotaKey]*account
+	swept time.Time
+}
+
+type quotaKey struct{ principal, clientID string }
+
+// account is two buckets of bytes, each filled by its rate up to one second's worth.
+type account struct {
+	produce, fetch float64 // bytes that may be used at once; negative is debt
+	at             time.Time
+}
+
+// accountIdle forgets an account nobody has used; by then its buckets are full.
+const accountIdle = 2 * maxThrottle
+
+// charge takes bytes and returns how long the client is to be quiet.
+func (q *quotas) charge(principal, clientID string, produced, fetched int) time.Duration {
+	if q.of == nil {
+		return 0
+	}
+	limit := q.of(principal, clientID)
+	if limit == (Quota{}) {
+		return 0
+	}
+	now := q.now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	key := quotaKey{principal, clientID}
+	a := q.m[key]
+	if a == nil {
+		if q.m == nil {
+			q.m = map[quotaKey]*account{}
+		}
+		q.sweepLocked(now)
+		a = &account{produce: limit.ProduceRate, fetch: limit.FetchRate, at: now}
+		q.m[key] = a
+	}
+	passed := max(now.Sub(a.at).Seconds(), 0)
+	a.at = now
+	return max(use(&a.produce, limit.ProduceRate, passed, produced), use(&a.fetch, limit.FetchRate, passed, fetched))
+}
+
+// use fills a bucket for the time that passed and takes n bytes out.
+func use(bucket *float64, rate, passed float64, n int) time.Duration {
+	if rate <= 0 {
+		*bucket = 0
+		return 0
+	}
+	*bucket = min(*bucket+passed*rate, rate) - float64(n)
+	if n == 0 || *bucket >= 0 {
+		return 0
+	}
+	// No deeper in debt than the longest silence pays for.
+	*bucket = max(*bucket, -rate*maxThrottle.Seconds())
+	return min(time.Duration(math.Ceil(-*bucket/rate*1e3))*time.Millisecond, maxThrottle)
+}
+
+func (q *quotas) sweepLocked(now time.Time) {
+	if now.Sub(q.swept) < accountIdle {
+		return
+	}
+	q.swept = now
+	for k, a := range q.m {
+		if now.Sub(a.at) > accountIdle {
+			delete(q.m, k)
+		}
+	}
+}
+
+// throttle charges what a request and its answer moved, tells the client and stops
+// reading it for as long.
+func (c *Conn) throttle(a *answer, fetched int) {
+	produced := 0
+	if a.r.Key == 0 {
+		produced = int(a.size)
+	}
+	d := c.s.quotas.charge(c.principal, a.r.ClientID, produced, fetched)
+	if d <= 0 {
+		return
+	}
+	if r, ok := a.resp.(kmsg.SetThrottleResponse); ok {
+		r.SetThrottle(int32(d.Milliseconds()))
+	}
+	c.quietUntil.Store(c.s.cfg.Now().Add(d).UnixNano())
+}
+
+// quiet waits until the client may speak again.
+func (c *Conn) quiet() {
+	until := c.quietUntil.Load()
+	if until == 0 {
+		return
+	}
+	if d := time.Unix(0, until).Sub(c.s.cfg.Now()); d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.ctx.Done():
+		}
+	}
+}
