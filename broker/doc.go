@@ -7,6 +7,6 @@
 // errors.go (with errors_metadata.go) is the only place where a Kafka error code
 // is chosen.
 //
-// Read api.go, server.go, listener.go, connection.go, then api_00_produce.go and
-// api_01_fetch.go.
+// Read api.go, server.go, listener.go, connection.go, frame.go and memory.go (what
+// a client may take), then api_00_produce.go and api_01_fetch.go.
 package broker

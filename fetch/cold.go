@@ -147,6 +147,9 @@ func (c *coldReader) want(client string, p partition, epoch int32, offset int64,
 			var err error
 			if !c.needless(j) {
 				err = c.run(a, key, more)
+				if err == nil && c.needless(j) {
+					c.unpin(key) // it was served meanwhile
+				}
 			}
 			c.slots.done(client)
 			c.finish(j, err)
@@ -168,6 +171,18 @@ func (c *coldReader) needless(j *job) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return j.served && len(j.subs) == 0
+}
+
+// unpin reads the chunk of a job for nobody.
+func (c *coldReader) unpin(key jobKey) {
+	l, ok := c.layouts.find(key.part, key.epoch, key.offset)
+	if !ok {
+		return
+	}
+	r := l.request(l.at(key.offset))
+	if h, ok := c.cache.Lookup(r.Key, r.Size, true); ok {
+		h.Release()
+	}
 }
 
 // served tells the job that works on a chunk, if one does, that its consumer has

@@ -97,6 +97,41 @@ func TestManyConsumersOfOneChunkCauseOneGet(t *testing.T) {
 	})
 }
 
+// TestAServedReplayPinsNothing lets many consumers read a few chunks through one
+// slot and a cache of two chunks. Most find their chunk in the cache before the
+// turn of their job comes; that job must not pin the chunk for them once more.
+func TestAServedReplayPinsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const chunkBytes = 16 << 10
+		pin := 30 * time.Second
+		g := newRig(t, Config{ColdSlots: 1}, localcache.Config{MaxBytes: 5 * chunkBytes / 2, MemoryBytes: 4 * chunkBytes, PinFor: pin})
+		g.bucket.latency = 200 * time.Millisecond
+		batches := makeBatches(2, 0, 200, func(*rand.Rand) int { return 2000 })
+		l := g.log(1, batches, 1, chunkBytes, chunkBytes, false)
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for i := range 48 {
+			at := batches[i*4].BaseOffset()
+			wg.Go(func() {
+				for got := 0; got == 0; {
+					res := g.r.Fetch(t.Context(), Request{Client: fmt.Sprint(i), MaxWait: 100 * time.Millisecond, MinBytes: 1, MaxBytes: 500, Parts: []Part{part(l, at, 500)}})
+					if res[0].Err != nil {
+						t.Error(res[0].Err)
+						return
+					}
+					got = res[0].Records.Len()
+					Release(res)
+				}
+			})
+		}
+		wg.Wait()
+		if d := time.Since(begin); d >= pin {
+			t.Errorf("48 consumers took %v: chunks were pinned for nobody", d)
+		}
+		g.close()
+	})
+}
+
 // TestHotNeverWaitsForCold asks for a hot and a cold partition with a store that
 // takes ten seconds: the hot one comes at once, and the cold one comes with a
 // later fetch though nobody waited for it, with one GET (SAFETY 20).

@@ -330,6 +330,8 @@ func (r *Reader) read(q *Request, part *Part, res *Result, most int, minOne bool
 	if q.ReadCommitted {
 		limit = res.LastStable
 	}
+	// Before the chunk is read, so that a job which pins it after that knows.
+	r.cold.served(jobKey{p.id(), p.epoch(), part.Offset})
 	c, ok, err := r.cold.serve(q.Client, p, p.epoch(), part.Offset, limit, int64(most), minOne)
 	switch {
 	case err != nil:
@@ -337,7 +339,6 @@ func (r *Reader) read(q *Request, part *Part, res *Result, most int, minOne bool
 	case !ok: // evicted between the two looks
 		res.Waiting, res.again = true, true
 	case c.records.len > 0:
-		r.cold.served(jobKey{p.id(), p.epoch(), part.Offset})
 		res.Records = c.records
 		if q.ReadCommitted {
 			res.Aborted = union(c.aborted, p.aborted(c.base, c.end))
