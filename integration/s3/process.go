@@ -20,6 +20,21 @@ import (
 // and a test can look at what the store holds on disk. Container is nil.
 func ServeVersityGW(t testing.TB, dir string) Endpoint {
 	t.Helper()
+	var said string
+	for range 5 { // a port that was free a moment ago may be somebody's now
+		e, out, ok := serve(t, dir)
+		if ok {
+			return e
+		}
+		said = out
+	}
+	t.Fatalf("versitygw ends at once:\n%s", said)
+	return Endpoint{}
+}
+
+// serve starts versitygw on some port; ok is false when it ended by itself.
+func serve(t testing.TB, dir string) (e Endpoint, said string, ok bool) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +61,7 @@ func ServeVersityGW(t testing.TB, dir string) Endpoint {
 			t.Logf("the end of versitygw's log:\n%s", s[max(0, len(s)-2000):])
 		}
 	})
-	e := Endpoint{Name: "versitygw", URL: "http://" + addr}
+	e = Endpoint{Name: "versitygw", URL: "http://" + addr}
 	b, err := drivers.Open(t.Context(), e.Config("firn-absent", "", drivers.AWS))
 	if err != nil {
 		t.Fatal(err)
@@ -59,13 +74,18 @@ func ServeVersityGW(t testing.TB, dir string) Endpoint {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		err = b.Check(ctx)
 		cancel()
+		select {
+		case <-exited: // whoever answered was not ours
+			return e, out.String(), false
+		default:
+		}
 		if errors.Is(err, objectstore.ErrNoBucket) { // it knows its buckets
-			return e
+			return e, "", true
 		}
 		select {
 		case <-tick.C:
 		case <-exited:
-			t.Fatalf("versitygw ended at once:\n%s", out.String())
+			return e, out.String(), false
 		case <-deadline:
 			t.Fatalf("versitygw does not answer: %v\n%s", err, out.String())
 		}
