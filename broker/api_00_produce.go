@@ -23,18 +23,24 @@ import (
 // opened.
 const maxDecodedProduce = 256 << 20
 
-// partitionOf finds a partition by topic name, or by id when byID.
-func (s *Server) partitionOf(byID bool, topic string, id [16]byte, partition int32) (*replication.Partition, error) {
+// permitted finds a partition by topic name, or by id when byID, on which the client
+// may do op. The right comes first: whether a topic of some name exists is nobody's
+// business without it.
+func (s *Server) permitted(c *Conn, op kmsg.ACLOperation, byID bool, topic string, id [16]byte, partition int32) (*replication.Partition, error) {
+	if byID {
+		t, ok := s.cfg.Metadata.Image().TopicByID(id)
+		if !ok {
+			return nil, errUnknownTopicID
+		}
+		topic = t.Name
+	}
+	if !c.mayTopic(op, topic) {
+		return nil, errTopicDenied
+	}
 	if !byID {
 		return s.cfg.Replication.ByName(topic, partition)
 	}
-	p, err := s.cfg.Replication.Partition(id, partition)
-	if errors.Is(err, replication.ErrUnknownTopicOrPartition) {
-		if _, ok := s.cfg.Metadata.Image().TopicByID(id); !ok {
-			return nil, errUnknownTopicID
-		}
-	}
-	return p, err
+	return s.cfg.Replication.Partition(id, partition)
 }
 
 // waiting is a batch whose acknowledgement is not due yet.
@@ -123,18 +129,9 @@ func (s *Server) appendTo(r *Request, req *kmsg.ProduceRequest, topic string, id
 	if req.Acks < -1 || req.Acks > 1 {
 		return nil, none, errAcks
 	}
-	// By name the right comes first: whether a topic exists is nobody's business
-	// without it.
-	byID := r.Version >= 13
-	if !byID && !r.Conn.mayTopic(kmsg.ACLOperationWrite, topic) {
-		return nil, none, errTopicDenied
-	}
-	p, err := s.partitionOf(byID, topic, id, in.Partition)
+	p, err := s.permitted(r.Conn, kmsg.ACLOperationWrite, r.Version >= 13, topic, id, in.Partition)
 	if err != nil {
 		return nil, none, err
-	}
-	if byID && !r.Conn.mayTopic(kmsg.ACLOperationWrite, p.TopicPartition().Topic) {
-		return nil, none, errTopicDenied
 	}
 	if p.TopicPartition().Topic == group.Topic {
 		return nil, none, errInternalTopic

@@ -12,7 +12,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/firnlog/firn/fetch"
-	"github.com/firnlog/firn/replication"
 )
 
 func fetchRecords(_ context.Context, s *Server, r *Request) Reply {
@@ -70,7 +69,7 @@ func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchReque
 		Parts: make([]fetch.Part, len(parts)),
 	}
 	for i, sp := range parts {
-		p, err := s.fetchable(r, sp)
+		p, err := s.permitted(r.Conn, kmsg.ACLOperationRead, r.Version >= 13, sp.Topic, sp.ID, sp.Partition)
 		q.Parts[i] = fetch.Part{P: p, Err: err, Offset: sp.Offset, MaxBytes: int(sp.MaxBytes), CurrentEpoch: sp.CurrentEpoch, LastFetchedEpoch: sp.LastFetchedEpoch}
 	}
 	results := s.cfg.Fetch.Fetch(ctx, q)
@@ -106,19 +105,6 @@ func (s *Server) fetchTurn(ctx context.Context, r *Request, req *kmsg.FetchReque
 		answer.records[at] = append(answer.records[at], res.Records)
 	}
 	return answer
-}
-
-// fetchable finds a partition that the client may read.
-func (s *Server) fetchable(r *Request, sp fetch.SessionPart) (*replication.Partition, error) {
-	byID := r.Version >= 13
-	if !byID && !r.Conn.mayTopic(kmsg.ACLOperationRead, sp.Topic) {
-		return nil, errTopicDenied
-	}
-	p, err := s.partitionOf(byID, sp.Topic, sp.ID, sp.Partition)
-	if err == nil && byID && !r.Conn.mayTopic(kmsg.ACLOperationRead, p.TopicPartition().Topic) {
-		return nil, errTopicDenied
-	}
-	return p, err
 }
 
 // fetchedPartition is one partition of the answer, without its records.
