@@ -2,8 +2,8 @@
 // present one: a data dir and its bucket, and beside them what a client read and
 // what a group had committed. Nobody's disk may become unreadable by an upgrade.
 //
-//	testdata/VERSION/state.tar.zst   data/ and bucket/, after a clean stop
-//	testdata/VERSION/expect.txt      what to find in them, one fact a line
+//	integration/testdata/golden/VERSION/state.tar.zst   data/ and bucket/, after a clean stop
+//	integration/testdata/golden/VERSION/expect.txt      what to find in them, one fact a line
 //
 // VERSION is what `firn version` says. A release adds its folder, and none ever
 // changes:

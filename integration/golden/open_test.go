@@ -22,13 +22,13 @@ func TestEveryVersionOpens(t *testing.T) {
 	if *writing {
 		return
 	}
-	found, err := filepath.Glob(filepath.Join("testdata", "*", stateFile))
+	found, err := filepath.Glob(filepath.Join("..", "testdata", "golden", "*", stateFile))
 	if err != nil || len(found) == 0 {
 		t.Fatalf("no stored version: %v", err)
 	}
 	for _, file := range found {
 		version := filepath.Base(filepath.Dir(file))
-		raw, err := os.ReadFile(filepath.Join("testdata", version, expectFile))
+		raw, err := os.ReadFile(filepath.Join("..", "testdata", "golden", version, expectFile))
 		if err != nil {
 			t.Fatal(err)
 		}

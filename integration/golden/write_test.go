@@ -55,7 +55,7 @@ func TestWrite(t *testing.T) {
 	if v.Version == "" || v.Version == "dev" || strings.HasSuffix(v.Version, "-dirty") {
 		t.Fatalf("version %q is nobody's: build a commit with `make build`, and name bin/firn in FIRN_TEST_BINARY", v.Version)
 	}
-	out, err := filepath.Abs(filepath.Join("testdata", v.Version))
+	out, err := filepath.Abs(filepath.Join("..", "testdata", "golden", v.Version))
 	if err != nil {
 		t.Fatal(err)
 	}
