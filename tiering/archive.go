@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/firnlog/firn/metadata"
+	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/tiering/format"
 )
 
@@ -27,6 +28,9 @@ var (
 	// errConflict means that the head changed under us; the next pass claims it
 	// again.
 	errConflict = errors.New("the head changed")
+	// errLost means a named object that is gone or changed, with no local copy to
+	// write it again from. It is a case of ErrSafeMode for that object alone.
+	errLost = fmt.Errorf("%w: an object is lost", ErrSafeMode)
 )
 
 // Archive is what one partition is in the bucket, and the work on it, for one
@@ -47,8 +51,10 @@ type Archive struct {
 	view       atomic.Pointer[view]
 	publishing sync.Mutex
 
-	// passing serialises passes and guards everything down to mu.
-	passing  sync.Mutex
+	// passing serialises passes and guards everything down to mu: it holds a
+	// token while a pass runs, so that waiting for one can end.
+	passing  chan struct{}
+	moved    func()       // tells that something moved in the pass under way
 	head     *format.Head // nil when there is none, or it is not loaded
 	etag     string
 	loaded   bool         // head is what the bucket had, at some time in this leadership
@@ -58,9 +64,9 @@ type Archive struct {
 	headSize int // bytes of the last head that was encoded
 	fenced   bool
 	seen     map[format.Nonce]time.Time // when this leader first saw a grave
-	skew     time.Duration              // the store's clock is this far ahead of ours
-	scrubAt  time.Time                  // when the next look for orphans is due
-	failed   int                        // passes in a row
+	clock    clock
+	purgeAt  time.Time // no use in opening graves before
+	scrubAt  time.Time // when the next look for orphans is due
 
 	// mu guards what due reads and passes write.
 	mu struct {
@@ -68,10 +74,12 @@ type Archive struct {
 		queued  bool
 		again   bool      // the last pass had more to do
 		retryAt time.Time // after a failure
+		failed  int       // passes in a row
 		graveAt time.Time // when the first grave may be opened; zero for none
 		scrubAt time.Time
 		pending time.Time // since when something waits for the upload; zero for nothing
 		err     error     // of the last pass
+		kept    kept
 		gone    bool
 	}
 }
@@ -88,7 +96,7 @@ func newArchive(a *Archiver, src Source) *Archive {
 	ar := &Archive{
 		a: a, src: src, tp: tp, epoch: epoch, folder: a.folder(tp),
 		logger: a.logger.With("topic", tp.Topic, "partition", tp.Partition, "epoch", epoch),
-		seen:   map[format.Nonce]time.Time{},
+		seen:   map[format.Nonce]time.Time{}, passing: make(chan struct{}, 1), moved: func() {},
 	}
 	ar.ctx, ar.cancel = context.WithCancel(a.ctx)
 	// The first scrub comes at a random time of the period, or all partitions
@@ -104,8 +112,8 @@ func (ar *Archive) close() {
 	ar.mu.gone = true
 	ar.mu.Unlock()
 	ar.cancel()
-	ar.passing.Lock() // waits for the pass under way
-	defer ar.passing.Unlock()
+	ar.passing <- struct{}{} // waits for the pass under way
+	ar.unlock()
 }
 
 // Err is why the last pass failed, nil when it did not.
@@ -161,35 +169,61 @@ func (ar *Archive) run(ctx context.Context) {
 	ar.mu.queued = false
 	ar.mu.err = err
 	if err == nil || errors.Is(err, errConflict) {
-		ar.mu.retryAt = time.Time{}
+		ar.mu.retryAt, ar.mu.failed = time.Time{}, 0
 		return
 	}
 	// Full jitter: a bucket that comes back must not meet all partitions at once.
-	wait := min(time.Second<<min(ar.failed, 5), 30*time.Second)
+	ar.mu.failed++
+	wait := min(time.Second<<min(ar.mu.failed, 5), 30*time.Second)
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrSafeMode) {
 		wait = time.Minute
 	}
 	ar.mu.retryAt = now.Add(wait/4 + rand.N(wait))
 	if ar.ctx.Err() == nil {
-		ar.logger.Warn("archiving failed, trying again later", "event", "archive_failed", "attempt", ar.failed, "wait", wait, "err", err)
+		ar.logger.Warn("archiving failed, trying again later", "event", "archive_failed", "attempt", ar.mu.failed, "wait", wait, "err", err)
 		ar.a.metrics.copyErrors.Inc()
+	}
+}
+
+// lock takes the right to a pass; it is released by unlock.
+func (ar *Archive) lock(ctx context.Context) error {
+	select {
+	case ar.passing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if ar.ctx.Err() != nil {
+		ar.unlock()
+		return fmt.Errorf("%w: archiving for epoch %d has ended", ErrFenced, ar.epoch)
+	}
+	return nil
+}
+
+func (ar *Archive) unlock() { <-ar.passing }
+
+// watched is ctx for one pass: it ends when nothing moves for the timeout. A pass
+// itself may take as long as its bytes take.
+func (ar *Archive) watched(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	patience := ar.a.cfg.Timeout
+	t := time.AfterFunc(patience, func() { cancel(fmt.Errorf("nothing moved for %v: %w", patience, context.DeadlineExceeded)) })
+	closing := context.AfterFunc(ar.ctx, func() { cancel(context.Canceled) })
+	ar.moved = func() { t.Reset(patience) }
+	return ctx, func() {
+		t.Stop()
+		closing()
+		cancel(nil)
 	}
 }
 
 // pass does what is due. With all it also scrubs, whether due or not.
 func (ar *Archive) pass(ctx context.Context, all bool) (err error) {
-	ar.passing.Lock()
-	defer ar.passing.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, ar.a.cfg.Timeout)
-	defer cancel()
-	defer context.AfterFunc(ar.ctx, cancel)()
-	defer func() {
-		if err == nil {
-			ar.failed = 0
-		} else {
-			ar.failed++
-		}
-	}()
+	if err := ar.lock(ctx); err != nil {
+		return err
+	}
+	defer ar.unlock()
+	ctx, stop := ar.watched(ctx)
+	defer stop()
 	if err := ar.check(); err != nil {
 		return err
 	}
@@ -223,27 +257,48 @@ func (ar *Archive) pass(ctx context.Context, all bool) (err error) {
 			return err
 		}
 	}
-	if err := ar.expire(ctx, cfg, now); err != nil {
-		return err
-	}
-	more, err := ar.upload(ctx, cfg, now)
-	if err != nil {
-		return err
-	}
-	if err := ar.deleteLocal(ctx, cfg, now); err != nil {
-		return err
-	}
-	if err := ar.purge(ctx, now); err != nil {
-		return err
-	}
-	if all || !now.Before(ar.scrubAt) {
-		if err := ar.scrub(ctx); err != nil {
-			return err
+	return ar.work(ctx, cfg, now, all)
+}
+
+// work does each kind of work in turn. What fails in one, a bad object or a
+// request, does not keep the others from being done.
+func (ar *Archive) work(ctx context.Context, cfg *metadata.TopicConfig, now time.Time, all bool) error {
+	var errs []error
+	more := false
+	for _, do := range []func() error{
+		func() error { return ar.expire(ctx, cfg, now) },
+		func() (err error) { more, err = ar.upload(ctx, cfg, now); return err },
+		func() error { return ar.deleteLocal(ctx, cfg, now) },
+		func() error { return ar.purge(ctx, now) },
+		func() error { return ar.scrubIfDue(ctx, now, all) },
+	} {
+		err := do()
+		if err == nil {
+			continue
 		}
-		ar.scrubAt = now.Add(ar.a.cfg.ScrubEvery/2 + rand.N(ar.a.cfg.ScrubEvery))
+		errs = append(errs, err)
+		// Without the head there is nothing to do; without the store neither.
+		if !ar.claimed || ar.pending != nil || ar.fenced || ctx.Err() != nil || errors.Is(err, errConflict) || errors.Is(err, objectstore.ErrUnreachable) {
+			break
+		}
 	}
-	ar.note(more)
-	return nil
+	// What is below the log start and found no room in the graveyard.
+	ar.note(more || len(errs) == 0 && ar.buriable(ar.head))
+	return errors.Join(errs...)
+}
+
+func (ar *Archive) scrubIfDue(ctx context.Context, now time.Time, all bool) error {
+	if !all && now.Before(ar.scrubAt) {
+		return nil
+	}
+	err := ar.scrub(ctx)
+	switch {
+	case err == nil || errors.Is(err, errLost):
+		ar.scrubAt = now.Add(ar.a.cfg.ScrubEvery/2 + rand.N(ar.a.cfg.ScrubEvery))
+	case !errors.Is(err, errConflict):
+		ar.scrubAt = now.Add(ar.a.cfg.ScrubEvery / 24) // it listed the whole folder
+	}
+	return err
 }
 
 // note tells due what the pass left.
@@ -277,6 +332,9 @@ func (ar *Archive) withoutHead(cfg *metadata.TopicConfig, now time.Time) error {
 		if _, err := ar.src.DeleteLocal(logStart); err != nil {
 			return err
 		}
+	}
+	if !now.Before(ar.scrubAt) {
+		ar.scrubAt = now.Add(ar.a.cfg.ScrubEvery) // there is nothing to list
 	}
 	ar.note(false)
 	return nil

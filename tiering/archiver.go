@@ -42,7 +42,7 @@ type Config struct {
 	BytesPerSecond int64         // upload rate of the broker; 0 is no bound
 	ObjectBytes    int64         // target size of an object; default 128 MiB
 	Tick           time.Duration // how often partitions are looked at; default 1 s
-	Timeout        time.Duration // of one pass without progress in the store; default 5 min
+	Timeout        time.Duration // of a pass in which no byte moves; default 5 min
 	Grace          time.Duration // between unlinking and deleting; default 10 min
 	OrphanAge      time.Duration // the same for objects that no manifest ever named; default 24 h
 	ScrubEvery     time.Duration // between looks for orphans; default 6 h
@@ -58,7 +58,8 @@ type Archiver struct {
 	pace    *pacer
 	shape   shape
 	parts   *lru[format.Nonce, *format.Part]
-	footers *lru[string, *format.Footer]
+	footers *lru[string, *format.Footer] // without producers
+	proofs  int                          // objects that one pass asks the store for before a local deletion
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -106,9 +107,9 @@ func newArchiver(cfg Config) (*Archiver, error) {
 	defaultTo(&cfg.ScrubEvery, 6*time.Hour)
 	a := &Archiver{
 		cfg: cfg, bucket: cfg.Bucket, logger: cfg.Logger.With("component", "tiering"), pace: newPacer(cfg.BytesPerSecond), shape: defaultShape,
-		// A part of 4,096 entries takes about 1 MiB decoded; a footer of 32
-		// chunks a few KiB.
-		parts: newLRU[format.Nonce, *format.Part](32), footers: newLRU[string, *format.Footer](1024),
+		// A part of 4,096 entries takes about 1 MiB decoded, more with many aborted
+		// transactions; a footer of 32 chunks a few KiB.
+		parts: newLRU[format.Nonce, *format.Part](32, 32<<20), footers: newLRU[string, *format.Footer](1024, 16<<20), proofs: 256,
 		queue: make(chan *Archive), // unbuffered: a waiting Archive waits in the scheduler, where it can still be resigned
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
@@ -237,7 +238,7 @@ func (a *Archiver) Recover(ctx context.Context, tp metadata.TopicPartition) (r R
 		return Recovered{}, false, err
 	}
 	if ok {
-		f, err := a.footer(ctx, tp, &last)
+		f, err := a.readFooter(ctx, tp, &last)
 		if err != nil {
 			return Recovered{}, false, err
 		}

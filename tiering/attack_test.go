@@ -12,6 +12,7 @@ import (
 
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/objectstore"
+	"github.com/firnlog/firn/objectstore/faulty"
 	"github.com/firnlog/firn/record"
 	"github.com/firnlog/firn/tiering/format"
 )
@@ -385,4 +386,26 @@ func TestReadersRaceACommit(t *testing.T) {
 func lieAboutTime(b record.Batch, ts int64) {
 	binary.BigEndian.PutUint64(b[35:], uint64(ts))
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+}
+
+// TestAVanishedAnswerKeepsTheHeadOurs: our head landed, the answer got lost, and
+// the look at what refused the second attempt finds nothing for a moment (SAFETY
+// 12).
+func TestAVanishedAnswerKeepsTheHeadOurs(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		l := w.lead()
+		w.fill(10)
+		l.settle()
+		for range 3 {
+			w.fill(10)
+			w.bucket.Inject(faulty.Fault{Kind: faulty.After, Op: objectstore.OpPut, Match: format.HeadName},
+				faulty.Fault{Kind: faulty.Missing, Op: objectstore.OpGet, Match: format.HeadName})
+			l.pass()
+			l.settle()
+		}
+		segs := w.log.Segments()
+		if h := w.head(); h.End != segs[len(segs)-1].Base {
+			t.Fatalf("end %d of %d", h.End, segs[len(segs)-1].Base)
+		}
+	})
 }

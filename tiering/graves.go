@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,18 +10,25 @@ import (
 	"github.com/firnlog/firn/tiering/format"
 )
 
-// readClock measures how far the store's clock is ahead of ours, once a
-// leadership. It stamps burials; how long they last is measured by both.
+// clock is what the store's clock said at a moment of ours.
+type clock struct{ store, ours time.Time }
+
+// readClock asks the store for its time. It stamps burials; how long they last is
+// measured by both clocks.
 func (ar *Archive) readClock(ctx context.Context) error {
 	date, err := ar.a.bucket.Date(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store's clock: %w", err)
 	}
-	ar.skew = date.Sub(ar.a.cfg.Now())
+	ar.clock = clock{date, ar.a.cfg.Now()}
 	return nil
 }
 
-func (ar *Archive) stamp() int64 { return ar.a.cfg.Now().Add(ar.skew).UnixMilli() }
+// stamp is the store's time now: what it was, and the monotonic time since, so
+// that jumps of our wall clock do not matter.
+func (ar *Archive) stamp() int64 {
+	return ar.clock.store.Add(ar.a.cfg.Now().Sub(ar.clock.ours)).UnixMilli()
+}
 
 // bury moves entries into the graveyard of h; the caller unlinks them.
 func (ar *Archive) bury(h *format.Head, entries []format.Entry) {
@@ -83,6 +91,9 @@ func (ar *Archive) nextGrave() (at time.Time) {
 			at = t
 		}
 	}
+	if !at.IsZero() && at.Before(ar.purgeAt) {
+		at = ar.purgeAt
+	}
 	return at
 }
 
@@ -99,10 +110,10 @@ func (ar *Archive) purge(ctx context.Context, now time.Time) error {
 	if !ar.graveDue(now) {
 		return nil
 	}
-	date, err := ar.a.bucket.Date(ctx)
-	if err != nil {
-		return fmt.Errorf("read the store's clock: %w", err)
+	if err := ar.readClock(ctx); err != nil {
+		return err
 	}
+	date := ar.clock.store
 	ripe := map[format.Nonce]bool{}
 	opened := false
 	for i := range ar.head.Graves {
@@ -115,6 +126,8 @@ func (ar *Archive) purge(ctx context.Context, now time.Time) error {
 		}
 	}
 	if len(ripe) == 0 {
+		// The store's clock is behind: no use in asking every second.
+		ar.purgeAt = now.Add(min(ar.a.cfg.Grace, time.Minute))
 		return nil
 	}
 	if opened {
@@ -130,50 +143,91 @@ func (ar *Archive) purge(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	keys, err := ar.a.graveKeys(ctx, ar.folder, ar.head, func(g *format.Grave) bool { return g.State == format.Deleting })
+	return ar.empty(ctx)
+}
+
+// empty deletes what lies in open graves, and then the graves.
+func (ar *Archive) empty(ctx context.Context) error {
+	open, err := ar.a.contents(ctx, ar.folder, ar.head, func(g *format.Grave) bool { return g.State == format.Deleting })
 	if err != nil {
 		return err
 	}
-	if err := ar.a.bucket.Delete(ctx, keys); err != nil {
-		ar.a.metrics.deleteErrors.Inc()
-		return fmt.Errorf("delete %d buried objects: %w", len(keys), err)
+	var all content
+	for _, c := range open {
+		all.objects, all.parts = append(all.objects, c.objects...), append(all.parts, c.parts...)
 	}
-	ar.logger.Debug("graves are empty", "event", "graves_purged", "objects", len(keys))
-	return ar.commit(ctx, func(h *format.Head) error {
-		h.Graves = slices.DeleteFunc(h.Graves, func(g format.Grave) bool { return g.State == format.Deleting })
+	failed := map[format.Nonce]bool{}
+	err = ar.a.remove(ctx, all)
+	if err != nil {
+		// One object that cannot be deleted keeps its own grave, and no other.
+		ar.a.metrics.deleteErrors.Inc()
+		tries := 0
+		for _, c := range open {
+			if len(failed) >= 16 && len(failed) == tries || ctx.Err() != nil || ar.a.remove(ctx, c) != nil {
+				failed[c.grave] = true
+			}
+			tries++
+		}
+		err = fmt.Errorf("delete %d buried objects, %d graves stay: %w", len(all.objects)+len(all.parts), len(failed), err)
+	}
+	if len(failed) == len(open) {
+		return err
+	}
+	ar.logger.Debug("graves are empty", "event", "graves_purged", "graves", len(open)-len(failed))
+	return errors.Join(err, ar.commit(ctx, func(h *format.Head) error {
+		h.Graves = slices.DeleteFunc(h.Graves, func(g format.Grave) bool { return g.State == format.Deleting && !failed[g.Nonce] })
 		return nil
-	})
+	}))
 }
 
-// graveKeys are the keys of what lies in the chosen graves. A part that is
-// already gone has taken nothing with it: its objects went before it.
-func (a *Archiver) graveKeys(ctx context.Context, folder string, h *format.Head, chosen func(*format.Grave) bool) (keys []string, err error) {
-	var parts []string
+// content is what lies in a grave: keys.
+type content struct {
+	grave          format.Nonce
+	objects, parts []string
+}
+
+// remove deletes objects, and then the parts: a part is the only list of its
+// objects.
+func (a *Archiver) remove(ctx context.Context, c content) error {
+	for _, keys := range [][]string{c.objects, c.parts} {
+		if len(keys) == 0 {
+			continue
+		}
+		if err := a.bucket.Delete(ctx, keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contents looks into the chosen graves. A part that is gone, or that cannot be
+// read, hides nothing for long: what it listed lies below the log start and is
+// found as orphans.
+func (a *Archiver) contents(ctx context.Context, folder string, h *format.Head, chosen func(*format.Grave) bool) (all []content, err error) {
 	for i := range h.Graves {
 		g := &h.Graves[i]
 		if !chosen(g) {
 			continue
 		}
+		c := content{grave: g.Nonce}
 		if !g.Part {
-			keys = append(keys, folder+g.Name())
+			c.objects = []string{folder + g.Name()}
+			all = append(all, c)
 			continue
 		}
-		parts = append(parts, folder+g.Name())
-		if !g.WithEntries {
-			continue
-		}
-		p, err := a.readPart(ctx, folder+g.Name(), g.Nonce)
-		if isGone(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for j := range p.Entries {
-			if p.Entries[j].Key == "" {
-				keys = append(keys, folder+p.Entries[j].Name())
+		c.parts = []string{folder + g.Name()}
+		if g.WithEntries {
+			p, err := a.readPart(ctx, folder+g.Name(), g.Nonce)
+			if err != nil && !isGone(err) && !errors.Is(err, format.ErrCorrupt) {
+				return nil, err
+			}
+			for j := 0; err == nil && j < len(p.Entries); j++ {
+				if p.Entries[j].Key == "" {
+					c.objects = append(c.objects, folder+p.Entries[j].Name())
+				}
 			}
 		}
+		all = append(all, c)
 	}
-	return append(keys, parts...), nil // objects first: a part is the only list of its objects
+	return all, nil
 }

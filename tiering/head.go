@@ -57,12 +57,55 @@ func (a *Archiver) readHead(ctx context.Context, tp metadata.TopicPartition) (*f
 
 // load reads the head for the first time in this leadership, or again.
 func (ar *Archive) load(ctx context.Context) error {
-	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	h, etag, err := ar.readHead(ctx)
 	if err != nil {
 		return err
 	}
 	ar.install(h, etag, false)
+	if err := ar.remember(); err != nil {
+		ar.logger.Warn("the head's generation could not be remembered", "event", "head_memory_failed", "err", err)
+	}
 	return nil
+}
+
+// readHead reads the head and compares it with the log, too: records that are no
+// longer on disk were in the bucket, so there was a head (SAFETY 10).
+func (ar *Archive) readHead(ctx context.Context) (*format.Head, string, error) {
+	logStart, localStart, _ := ar.src.Offsets()
+	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	if err == nil && h == nil && logStart < localStart {
+		return nil, "", fmt.Errorf("%w: %s-%d has no manifest, and its records below %d are not on disk either; restore the manifest, or say with DeleteRecords up to %d that they are lost",
+			ErrSafeMode, ar.tp.Topic, ar.tp.Partition, localStart, localStart)
+	}
+	return h, etag, err
+}
+
+// remember makes durable that the head was there.
+func (ar *Archive) remember() error {
+	if ar.head == nil || ar.head.Generation <= ar.a.cfg.Memory.Generation(ar.tp) {
+		return nil
+	}
+	if err := ar.a.cfg.Memory.Remember(ar.tp, ar.head.Generation, ar.head.End); err != nil {
+		return fmt.Errorf("remember generation %d of the manifest of %s-%d: %w", ar.head.Generation, ar.tp.Topic, ar.tp.Partition, err)
+	}
+	return nil
+}
+
+// fresh reads the head again and returns it when it is still the one that this
+// leader wrote last.
+func (ar *Archive) fresh(ctx context.Context) (*format.Head, error) {
+	h, etag, err := ar.readHead(ctx)
+	switch {
+	case isSafeMode(err):
+		ar.claimed, ar.loaded = false, false
+		return nil, err
+	case err != nil:
+		return nil, err
+	case h == nil || etag != ar.etag || h.Nonce != ar.head.Nonce:
+		ar.claimed, ar.loaded = false, false
+		return nil, errConflict
+	}
+	return h, nil
 }
 
 // install makes h what this Archive knows, as a whole. A head that another
@@ -141,6 +184,10 @@ func (ar *Archive) claim(ctx context.Context) error {
 		ar.logger.Warn("the bucket has objects of another lineage; they are buried", "event", "foreign_lineage", "objects", len(h.Entries)-own, "offset", foreign)
 	}
 	return ar.commit(ctx, func(h *format.Head) error {
+		// A stamp from the future would keep its grave closed until then.
+		for i := range h.Graves {
+			h.Graves[i].Since = min(h.Graves[i].Since, ar.stamp())
+		}
 		// By offset, not by index: what lies below the log start is gone already.
 		n := sort.Search(len(h.Entries), func(i int) bool { return h.Entries[i].Base >= foreign })
 		if n < len(h.Entries) {
@@ -216,6 +263,9 @@ func divergence(ours []commitlog.EpochStart, theirs []format.Epoch, end int64) i
 func (ar *Archive) commit(ctx context.Context, change func(h *format.Head) error) error {
 	if err := ar.check(); err != nil {
 		return err
+	}
+	if ar.pending != nil {
+		return fmt.Errorf("%w: an earlier head is still undecided", errConflict)
 	}
 	next := &format.Head{}
 	cond := objectstore.Cond{IfNoneMatch: true}
@@ -296,7 +346,10 @@ func (ar *Archive) resolve(ctx context.Context) error {
 		case errors.Is(err, objectstore.ErrPrecondition):
 			return ar.lostOrWon(ctx, w)
 		case errors.Is(err, objectstore.ErrNotFound):
-			ar.pending, ar.claimed, ar.loaded = nil, false, false
+			ar.claimed, ar.loaded = false, false
+			if !w.doubt {
+				ar.pending = nil // else it may have landed, and come back
+			}
 			return fmt.Errorf("%w: the manifest of %s-%d vanished", ErrSafeMode, ar.tp.Topic, ar.tp.Partition)
 		case errors.Is(err, objectstore.ErrInDoubt):
 			w.doubt = true
@@ -325,7 +378,7 @@ func (ar *Archive) resolve(ctx context.Context) error {
 func (ar *Archive) lostOrWon(ctx context.Context, w *write) error {
 	data, etag, err := ar.a.bucket.Get(ctx, ar.folder+format.HeadName)
 	if errors.Is(err, objectstore.ErrNotFound) {
-		ar.pending, ar.claimed, ar.loaded = nil, false, false
+		ar.claimed, ar.loaded = false, false
 		return fmt.Errorf("%w: the manifest of %s-%d vanished", ErrSafeMode, ar.tp.Topic, ar.tp.Partition)
 	}
 	if err != nil {
@@ -353,10 +406,12 @@ func (ar *Archive) lostOrWon(ctx context.Context, w *write) error {
 }
 
 func (ar *Archive) committed(w *write, etag string) error {
+	ar.moved()
 	ar.pending, ar.wrote = nil, w.head.Nonce
 	ar.install(w.head, etag, true)
-	if err := ar.a.cfg.Memory.Remember(ar.tp, w.head.Generation, w.head.End); err != nil {
-		// The alarm of rule 10 would come a generation late; nothing else.
+	if err := ar.remember(); err != nil {
+		// The alarm of rule 10 would come a generation late; no local copy goes
+		// until it works.
 		ar.logger.Warn("the head's generation could not be remembered", "event", "head_memory_failed", "err", err)
 	}
 	return nil

@@ -13,20 +13,20 @@ func (ar *Archive) CommitLogStart(ctx context.Context, offset int64) error {
 	if !ar.src.Config().RemoteRead {
 		return nil
 	}
-	for {
-		v, err := ar.viewed(ctx)
-		if err != nil {
-			return err
-		}
-		if v.head == nil || v.head.LogStart >= offset || v.head.Start() >= offset {
+	var err error
+	for range 5 {
+		v, verr := ar.viewed(ctx)
+		switch {
+		case verr != nil:
+			return verr
+		case v.head == nil || v.head.LogStart >= offset || v.head.Start() >= offset:
 			return nil
-		}
-		err = ar.pass(ctx, false)
-		if err != nil && !errors.Is(err, errConflict) {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && !errors.Is(err, errConflict):
 			return fmt.Errorf("log start %d of %s-%d is not in the bucket yet: %w", offset, ar.tp.Topic, ar.tp.Partition, err)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+		err = ar.pass(ctx, false)
 	}
+	return fmt.Errorf("log start %d of %s-%d is not in the bucket, which knows of %d", offset, ar.tp.Topic, ar.tp.Partition, ar.view.Load().head.LogStart)
 }

@@ -36,7 +36,7 @@ func (ar *Archive) viewed(ctx context.Context) (*view, error) {
 // Refresh reads the head again for readers, after an object that it named was
 // not there.
 func (ar *Archive) Refresh(ctx context.Context) error {
-	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	h, etag, err := ar.readHead(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,6 +144,19 @@ func (a *Archiver) footer(ctx context.Context, tp metadata.TopicPartition, e *fo
 	if f, ok := a.footers.get(key); ok {
 		return f, nil
 	}
+	f, err := a.readFooter(ctx, tp, e)
+	if err != nil {
+		return nil, err
+	}
+	// Only Recover needs the producers, and there may be very many.
+	f.Producers, f.Lineage = nil, nil
+	a.footers.put(key, f, int64(len(f.Chunks)*48+len(f.Aborted)*32+512))
+	return f, nil
+}
+
+// readFooter reads a footer from the bucket, whole.
+func (a *Archiver) readFooter(ctx context.Context, tp metadata.TopicPartition, e *format.Entry) (*format.Footer, error) {
+	key := a.key(tp, e)
 	f, err := format.ReadFooter(e.Size, func(p []byte, off int64) error { return a.bucket.GetRange(ctx, key, p, off) })
 	if err != nil {
 		return nil, fmt.Errorf("read the footer of %s: %w", key, err)
@@ -151,7 +164,6 @@ func (a *Archiver) footer(ctx context.Context, tp metadata.TopicPartition, e *fo
 	if f.TopicID != tp.TopicID || f.Partition != tp.Partition || f.Base != e.Base || f.End != e.End {
 		return nil, fmt.Errorf("%w: %s says it holds [%d, %d) of %s-%d", format.ErrCorrupt, key, f.Base, f.End, f.Topic, f.Partition)
 	}
-	a.footers.put(key, f)
 	return f, nil
 }
 

@@ -52,16 +52,19 @@ type paced struct {
 	ctx context.Context
 	p   *pacer
 	now func() time.Time
+	// moved is told of each read.
+	moved func()
 }
 
-// piece bounds one wait.
+// piece bounds what is read before a wait, and a wait to about a second.
 const piece = 256 << 10
 
 func (r *paced) Read(b []byte) (int, error) {
-	if r.p.rate > 0 && len(b) > piece {
-		b = b[:piece]
+	if rate := r.p.rate; rate > 0 {
+		b = b[:min(int64(len(b)), piece, rate)]
 	}
 	n, err := r.body.Read(b)
+	r.moved()
 	if n > 0 {
 		if werr := r.p.wait(r.ctx, r.now, n); werr != nil {
 			return n, werr

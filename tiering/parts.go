@@ -44,8 +44,16 @@ func (a *Archiver) readPart(ctx context.Context, key string, nonce format.Nonce)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	a.parts.put(nonce, p)
+	a.parts.put(nonce, p, weightOf(p))
 	return p, nil
+}
+
+// weightOf is about what a part takes in memory.
+func weightOf(p *format.Part) (n int64) {
+	for i := range p.Entries {
+		n += 208 + int64(len(p.Entries[i].ETag)+len(p.Entries[i].Key)+32*len(p.Entries[i].Aborted))
+	}
+	return n
 }
 
 // part returns what a reference of a head names, checked against it.
@@ -236,6 +244,6 @@ func (ar *Archive) putPart(ctx context.Context, entries []format.Entry) (format.
 	if info.Size != ref.Size || info.ETag != etag || info.CRC32C != nil && *info.CRC32C != ref.CRC {
 		return ref, fmt.Errorf("verify part %s: %w", key, errDamaged)
 	}
-	ar.a.parts.put(ref.Nonce, p)
+	ar.a.parts.put(ref.Nonce, p, weightOf(p))
 	return ref, nil
 }

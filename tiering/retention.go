@@ -17,20 +17,19 @@ import (
 // log start, wherever that came from (DeleteRecords, too). The log start goes
 // first and durably: a crash in between leaves objects, never a hole.
 func (ar *Archive) expire(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) error {
-	if err := ar.raiseExpired(cfg, now, ar.head, ar.partEntries(ctx)); err != nil {
-		return err
-	}
-	if err := ar.trimPart(ctx); err != nil {
-		return err
-	}
+	// A part that cannot be read ends the walk; what the head can be told without
+	// it, it is told.
+	err := errors.Join(ar.raiseExpired(cfg, now, ar.head, ar.partEntries(ctx)), ar.trimPart(ctx))
 	logStart, _, _ := ar.src.Offsets()
-	if ar.head.LogStart >= logStart && ar.head.Start() >= min(logStart, ar.head.End) || ar.head.Start() >= logStart {
-		return nil
+	switch {
+	case !ar.claimed || ar.pending != nil || ctx.Err() != nil:
+		return err
+	case ar.head.LogStart >= logStart && ar.head.Start() >= min(logStart, ar.head.End) || ar.head.Start() >= logStart:
+		return err
+	case ar.head.LogStart >= logStart && !ar.buriable(ar.head):
+		return err
 	}
-	if ar.head.LogStart >= logStart && !ar.buriable(ar.head) {
-		return nil
-	}
-	return ar.commit(ctx, func(*format.Head) error { return nil })
+	return errors.Join(err, ar.commit(ctx, func(*format.Head) error { return nil }))
 }
 
 // raiseExpired raises the log start over what retention.ms and retention.bytes
@@ -56,8 +55,10 @@ func (ar *Archive) raiseExpired(cfg *metadata.TopicConfig, now time.Time, h *for
 	}
 	w := expiry{cfg: cfg, now: now, total: ar.totalBytes(h, segs), below: logStart}
 	err := w.walk(h, segs, ar.uploadEnd(), entries...)
-	if err != nil {
-		return err
+	if w.kept.entry.End > 0 {
+		ar.mu.Lock()
+		ar.mu.kept = w.kept
+		ar.mu.Unlock()
 	}
 	if w.below > logStart {
 		if err := ar.src.RaiseLogStart(w.below); err != nil {
@@ -65,7 +66,7 @@ func (ar *Archive) raiseExpired(cfg *metadata.TopicConfig, now time.Time, h *for
 		}
 		ar.logger.Debug("retention raised the log start", "event", "retention", "offset", w.below)
 	}
-	return nil
+	return err
 }
 
 func (ar *Archive) uploadEnd() int64 {
@@ -87,15 +88,21 @@ func (ar *Archive) hasExpired(cfg *metadata.TopicConfig, now time.Time, h *forma
 		return true
 	}
 	w := expiry{cfg: cfg, now: now, total: ar.totalBytes(h, segs), below: logStart}
-	if h != nil && len(h.Parts) > 0 {
-		// Its entries are not in memory: the oldest of them may have expired.
-		p := &h.Parts[0]
-		if w.old(p.MinTs) || w.big(p.Bytes/p.Count) {
-			return true
+	ar.mu.Lock()
+	kept := ar.mu.kept
+	ar.mu.Unlock()
+	perhaps := false
+	w.walk(h, segs, ar.uploadEnd(), func(p *format.PartRef) ([]format.Entry, error) {
+		if p.Nonce == kept.part {
+			// What went before it has gone; it is the first to look at.
+			w.total -= kept.before
+			return []format.Entry{kept.entry}, nil
 		}
-	}
-	w.walk(h, segs, ar.uploadEnd()) // reads nothing, cannot fail
-	return w.below > logStart
+		// Its entries are not in memory: the oldest of them may have expired.
+		perhaps = p.MinTs < 0 || w.old(p.MinTs) || w.big(p.Bytes/p.Count)
+		return nil, ErrNotTiered // ends the walk
+	})
+	return perhaps || w.below > logStart
 }
 
 // totalBytes is the size of the log over both tiers, each byte counted once.
@@ -127,6 +134,15 @@ type expiry struct {
 	now   time.Time
 	total int64 // bytes of what has not been passed
 	below int64 // everything below may go
+	kept  kept  // where the walk ended, when that was within a part
+}
+
+// kept is the first entry of a part that retention left, so that whether the next
+// pass has something to do can be said without reading the part.
+type kept struct {
+	part   format.Nonce
+	entry  format.Entry
+	before int64 // bytes of the part's entries before it
 }
 
 func (w *expiry) old(maxTs int64) bool {
@@ -171,10 +187,13 @@ func (w *expiry) walk(h *format.Head, segs []commitlog.SegmentInfo, hw int64, en
 			if err != nil {
 				return err
 			}
+			var before int64
 			for j := range es {
 				if w.entry(&es[j]) {
+					w.kept = kept{part: p.Nonce, entry: es[j], before: before}
 					return nil
 				}
+				before += es[j].Bytes
 			}
 		}
 		for i := range h.Entries {
@@ -266,23 +285,26 @@ func (ar *Archive) deleteLocal(ctx context.Context, cfg *metadata.TopicConfig, n
 
 // prove returns up to where [from, to) is in the bucket, certainly and now.
 func (ar *Archive) prove(ctx context.Context, from, to int64) (int64, error) {
-	h, etag, err := ar.a.readHead(ctx, ar.tp)
-	if err != nil {
+	if err := ar.remember(); err != nil {
 		return 0, err
 	}
-	if h == nil || etag != ar.etag || h.Nonce != ar.head.Nonce {
-		ar.claimed, ar.loaded = false, false
-		return 0, fmt.Errorf("%w: before a local deletion", errConflict)
+	h, err := ar.fresh(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("before a local deletion: %w", err)
 	}
 	if err := ar.check(); err != nil {
 		return 0, err
 	}
-	at := from
+	at, asked := from, 0
 	err = ar.each(ctx, h, from, func(e *format.Entry) (bool, error) {
 		if e.Base > at || at >= to {
 			return false, nil
 		}
+		if asked++; asked > ar.a.proofs {
+			return false, nil // the next pass goes on
+		}
 		err := ar.a.verify(ctx, ar.a.key(ar.tp, e), e)
+		ar.moved()
 		if errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, errDamaged) {
 			if rerr := ar.repair(ctx, *e, err); rerr != nil {
 				return false, rerr

@@ -27,15 +27,12 @@ func (ar *Archive) scrub(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", ar.folder, err)
 		}
+		ar.moved()
 		found[strings.TrimPrefix(info.Key, ar.folder)] = info
 	}
-	h, etag, err := ar.a.readHead(ctx, ar.tp)
+	h, err := ar.fresh(ctx)
 	if err != nil {
-		return err
-	}
-	if h == nil || etag != ar.etag || h.Nonce != ar.head.Nonce {
-		ar.claimed, ar.loaded = false, false
-		return fmt.Errorf("%w: before a scrub", errConflict)
+		return fmt.Errorf("before a scrub: %w", err)
 	}
 	var lost []format.Entry
 	err = ar.each(ctx, h, 0, func(e *format.Entry) (bool, error) {
@@ -62,30 +59,38 @@ func (ar *Archive) scrub(ctx context.Context) error {
 	if err := ar.buryOrphans(ctx, h, found, lost); err != nil {
 		return err
 	}
+	var errs []error
 	for _, e := range lost {
 		// A listing can be older than the head: ask again.
 		err := ar.a.verify(ctx, ar.a.key(ar.tp, &e), &e)
+		ar.moved()
 		if err == nil {
 			continue
 		}
 		if !errors.Is(err, objectstore.ErrNotFound) && !errors.Is(err, errDamaged) {
 			return err
 		}
-		if err := ar.repair(ctx, e, err); err != nil {
+		err = ar.repair(ctx, e, err)
+		switch {
+		case errors.Is(err, errLost):
+			errs = append(errs[:0], err) // each was logged; one is enough to say so
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // forgetBuried takes what lies in graves out of found.
 func (ar *Archive) forgetBuried(ctx context.Context, h *format.Head, found map[string]objectstore.Info) error {
-	keys, err := ar.a.graveKeys(ctx, ar.folder, h, func(*format.Grave) bool { return true })
+	buried, err := ar.a.contents(ctx, ar.folder, h, func(*format.Grave) bool { return true })
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		delete(found, strings.TrimPrefix(k, ar.folder))
+	for _, c := range buried {
+		for _, k := range append(c.objects, c.parts...) {
+			delete(found, strings.TrimPrefix(k, ar.folder))
+		}
 	}
 	return nil
 }
@@ -134,7 +139,7 @@ func (ar *Archive) repair(ctx context.Context, e format.Entry, why error) error 
 	if localStart > e.Base {
 		ar.a.metrics.damaged.Inc()
 		ar.logger.Error("an object of the bucket is lost and no local copy is left", "event", "object_lost", "offset", e.Base, "end", e.End, "key", ar.a.key(ar.tp, &e), "err", why)
-		return fmt.Errorf("%w: object [%d, %d) is lost, restore %s from a backup or an older version: %w", ErrSafeMode, e.Base, e.End, ar.a.key(ar.tp, &e), why)
+		return fmt.Errorf("%w: [%d, %d), restore %s from a backup or an older version: %w", errLost, e.Base, e.End, ar.a.key(ar.tp, &e), why)
 	}
 	fresh, err := ar.put(ctx, e.Base, e.End)
 	if err != nil {

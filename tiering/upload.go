@@ -117,11 +117,8 @@ func (ar *Archive) upload(ctx context.Context, cfg *metadata.TopicConfig, now ti
 	}
 	ar.waiting(time.Time{})
 	ar.logger.Debug("uploaded", "event", "segment_uploaded", "offset", entry.Base, "end", entry.End, "bytes", entry.Size)
-	if err := ar.spill(ctx); err != nil {
-		return false, err
-	}
 	_, _, more = ar.uploadable(cfg, now, ar.head)
-	return more, nil
+	return more, ar.spill(ctx)
 }
 
 // put writes one object with the batches in [from, to), checks that the store
@@ -151,6 +148,10 @@ func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error
 		}
 	}
 	tail, sum := table.Finish()
+	// What cannot be read back must not be written.
+	if err := format.CheckFooter(tail, b.size); err != nil {
+		return none, fmt.Errorf("BUG: unreadable footer of [%d, %d): %w", f.Base, f.End, err)
+	}
 	b.finish(tail, sum)
 
 	entry := f.Entry(len(tail))
@@ -161,7 +162,7 @@ func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error
 	}
 	failpoint.Hit(failpoint.Put)
 	ar.a.metrics.copyRequests.WithLabelValues(ar.tp.Topic).Inc()
-	etag, err := ar.a.bucket.Put(ctx, key, &paced{body: b, ctx: ctx, p: ar.a.pace, now: ar.a.cfg.Now}, b.size, objectstore.Cond{IfNoneMatch: true})
+	etag, err := ar.a.bucket.Put(ctx, key, &paced{body: b, ctx: ctx, p: ar.a.pace, now: ar.a.cfg.Now, moved: ar.moved}, b.size, objectstore.Cond{IfNoneMatch: true})
 	if err != nil {
 		// In doubt or not, this name is never used again: an object that landed
 		// after all is an orphan in a range that the next attempt covers.
@@ -211,6 +212,7 @@ func (ar *Archive) gather(ctx context.Context, b *sections, table *format.Table,
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		ar.moved()
 		s, err := ar.src.ReadLocal(at, to, readPiece)
 		if err != nil {
 			return fmt.Errorf("read the log at %d: %w", at, err)

@@ -85,7 +85,7 @@ type Footer struct {
 const TrailerSize = 8 + 4 + 4 + magicSize
 
 // maxFooter bounds what a reader allocates on the word of a trailer.
-const maxFooter = 64 << 20
+const maxFooter = 256 << 20
 
 // EncodeFooter writes the footer and the trailer.
 func EncodeFooter(f *Footer) []byte {
@@ -230,6 +230,17 @@ func (f *Footer) check(payload int64) error {
 		return fmt.Errorf("%w: chunks of %d and %d bytes, of %d and %d", ErrCorrupt, pos, size, payload, f.Bytes)
 	}
 	return checkLineage(f.Lineage)
+}
+
+// CheckFooter says whether what EncodeFooter wrote behind payload bytes can be
+// read back.
+func CheckFooter(tail []byte, payload int64) error {
+	n, err := FooterSize(tail[len(tail)-TrailerSize:], payload+int64(len(tail)))
+	if err != nil {
+		return err
+	}
+	_, err = DecodeFooter(tail[:n], payload)
+	return err
 }
 
 // ReadFooter reads the footer of a segment object of size bytes through read,
