@@ -2,7 +2,6 @@ package localcache
 
 import (
 	"container/list"
-	"context"
 	"sync"
 )
 
@@ -37,33 +36,30 @@ func (b *budget) try(n, spare int64) (granted int64, ok bool) {
 	return n, true
 }
 
-// acquire takes n bytes, waiting for them until ctx ends.
-func (b *budget) acquire(ctx context.Context, n int64) (granted int64, err error) {
-	n = b.clamp(n)
+// enqueue asks for n bytes; they are there when the waiter's ready is closed, which
+// may be at once. From now on budget is wanted, so whoever lets go of a chunk frees
+// it.
+func (b *budget) enqueue(n int64) (*budgetWaiter, *list.Element) {
+	w := &budgetWaiter{n: b.clamp(n), ready: make(chan struct{})}
 	b.mu.Lock()
-	if b.waiters.Len() == 0 && b.used+n <= b.total {
-		b.used += n
-		b.mu.Unlock()
-		return n, nil
-	}
-	w := &budgetWaiter{n: n, ready: make(chan struct{})}
+	defer b.mu.Unlock()
 	el := b.waiters.PushBack(w)
-	b.mu.Unlock()
+	b.grantLocked()
+	return w, el
+}
+
+// leave ends a wait; false when the bytes were granted at the last moment.
+func (b *budget) leave(w *budgetWaiter, el *list.Element) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	select {
 	case <-w.ready:
-		return n, nil
-	case <-ctx.Done():
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		select {
-		case <-w.ready: // granted at the last moment
-			return n, nil
-		default:
-			b.waiters.Remove(el)
-			b.grantLocked()
-			return 0, ctx.Err()
-		}
+		return false
+	default:
 	}
+	b.waiters.Remove(el)
+	b.grantLocked()
+	return true
 }
 
 // release gives n granted bytes back.

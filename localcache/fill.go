@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Request names a chunk and its length.
@@ -215,19 +216,30 @@ func (c *Cache) fly(fl *flight, reqs []Request, granted, size int64, fill func(c
 // acquireMemory waits for memory, taking it from chunks in memory that nobody
 // needs.
 func (c *Cache) acquireMemory(ctx context.Context, n int64) (int64, error) {
+	if granted, ok := c.mem.try(n, 0); ok {
+		return granted, nil
+	}
+	// In the queue first: a chunk that is let go from here on is freed by who lets
+	// go of it, one that was let go before by reclaim. Only pins end by the clock.
+	w, el := c.mem.enqueue(n)
 	for {
-		if granted, ok := c.mem.try(n, 0); ok {
-			return granted, nil
+		var lapse <-chan time.Time
+		stop := func() bool { return true }
+		if next := c.reclaim(w.n); next > 0 {
+			t := time.NewTimer(next)
+			lapse, stop = t.C, t.Stop
 		}
-		next := c.reclaim(c.mem.clamp(n))
-		wait, cancel := ctx, context.CancelFunc(func() {})
-		if next > 0 {
-			wait, cancel = context.WithTimeout(ctx, next)
-		}
-		granted, err := c.mem.acquire(wait, n)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return granted, err
+		select {
+		case <-w.ready:
+			stop()
+			return w.n, nil
+		case <-lapse:
+		case <-ctx.Done():
+			stop()
+			if c.mem.leave(w, el) {
+				return 0, ctx.Err()
+			}
+			return w.n, nil
 		}
 	}
 }
