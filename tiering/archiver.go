@@ -23,7 +23,8 @@ type Config struct {
 	Bucket            objectstore.Bucket
 	Cluster           string // its name, the first part of every key
 	ClusterID         string
-	ClusterGeneration uint64
+	// ClusterGeneration is what cluster.json says; asked only while the bucket answers.
+	ClusterGeneration func() uint64
 	NodeID            int32
 	Build             string // of the binary, for footers
 	Memory            Memory

@@ -148,7 +148,7 @@ func (ar *Archive) purge(ctx context.Context, now time.Time) error {
 
 // empty deletes what lies in open graves, and then the graves.
 func (ar *Archive) empty(ctx context.Context) error {
-	open, err := ar.a.contents(ctx, ar.folder, ar.head, func(g *format.Grave) bool { return g.State == format.Deleting })
+	open, err := ar.a.contents(ctx, ar.folder, ar.head)
 	if err != nil {
 		return err
 	}
@@ -156,26 +156,29 @@ func (ar *Archive) empty(ctx context.Context) error {
 	for _, c := range open {
 		all.objects, all.parts = append(all.objects, c.objects...), append(all.parts, c.parts...)
 	}
-	failed := map[format.Nonce]bool{}
+	done := map[format.Nonce]bool{}
+	for _, c := range open {
+		done[c.grave] = true
+	}
 	err = ar.a.remove(ctx, all)
 	if err != nil {
 		// One object that cannot be deleted keeps its own grave, and no other.
 		ar.a.metrics.deleteErrors.Inc()
-		tries := 0
-		for _, c := range open {
-			if len(failed) >= 16 && len(failed) == tries || ctx.Err() != nil || ar.a.remove(ctx, c) != nil {
-				failed[c.grave] = true
+		failed := 0
+		for i, c := range open {
+			if failed >= 16 && failed == i || ctx.Err() != nil || ar.a.remove(ctx, c) != nil {
+				failed++
+				delete(done, c.grave)
 			}
-			tries++
 		}
-		err = fmt.Errorf("delete %d buried objects, %d graves stay: %w", len(all.objects)+len(all.parts), len(failed), err)
+		err = fmt.Errorf("delete %d buried objects, %d graves stay: %w", len(all.objects)+len(all.parts), failed, err)
 	}
-	if len(failed) == len(open) {
+	if len(done) == 0 {
 		return err
 	}
-	ar.logger.Debug("graves are empty", "event", "graves_purged", "graves", len(open)-len(failed))
+	ar.logger.Debug("graves are empty", "event", "graves_purged", "graves", len(done))
 	return errors.Join(err, ar.commit(ctx, func(h *format.Head) error {
-		h.Graves = slices.DeleteFunc(h.Graves, func(g format.Grave) bool { return g.State == format.Deleting && !failed[g.Nonce] })
+		h.Graves = slices.DeleteFunc(h.Graves, func(g format.Grave) bool { return g.State == format.Deleting && done[g.Nonce] })
 		return nil
 	}))
 }
@@ -200,19 +203,27 @@ func (a *Archiver) remove(ctx context.Context, c content) error {
 	return nil
 }
 
-// contents looks into the chosen graves. A part that is gone, or that cannot be
+// maxOpened bounds the keys of one pass's deletions, give or take a part.
+const maxOpened = 8192
+
+// contents looks into the open graves. A part that is gone, or that cannot be
 // read, hides nothing for long: what it listed lies below the log start and is
 // found as orphans.
-func (a *Archiver) contents(ctx context.Context, folder string, h *format.Head, chosen func(*format.Grave) bool) (all []content, err error) {
+func (a *Archiver) contents(ctx context.Context, folder string, h *format.Head) (all []content, err error) {
+	keys := 0
 	for i := range h.Graves {
 		g := &h.Graves[i]
-		if !chosen(g) {
+		if g.State != format.Deleting {
 			continue
+		}
+		if keys > maxOpened {
+			break // the next pass goes on
 		}
 		c := content{grave: g.Nonce}
 		if !g.Part {
 			c.objects = []string{folder + g.Name()}
 			all = append(all, c)
+			keys++
 			continue
 		}
 		c.parts = []string{folder + g.Name()}
@@ -228,6 +239,7 @@ func (a *Archiver) contents(ctx context.Context, folder string, h *format.Head, 
 			}
 		}
 		all = append(all, c)
+		keys += 1 + len(c.objects)
 	}
 	return all, nil
 }

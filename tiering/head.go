@@ -159,7 +159,7 @@ func (ar *Archive) claim(ctx context.Context) error {
 			return nil
 		})
 	}
-	if h.Epoch > ar.epoch || h.ClusterGeneration > ar.a.cfg.ClusterGeneration || h.Deleted {
+	if h.Epoch > ar.epoch || h.ClusterGeneration > ar.a.cfg.ClusterGeneration() || h.Deleted {
 		ar.fenced = true
 		return fmt.Errorf("%w: the head has epoch %d of broker %d", ErrFenced, h.Epoch, h.Writer)
 	}
@@ -273,7 +273,7 @@ func (ar *Archive) commit(ctx context.Context, change func(h *format.Head) error
 		next = cloneHead(ar.head)
 		cond = objectstore.Cond{IfMatch: ar.etag}
 	}
-	next.ClusterID, next.ClusterGeneration = ar.a.cfg.ClusterID, ar.a.cfg.ClusterGeneration
+	next.ClusterID, next.ClusterGeneration = ar.a.cfg.ClusterID, ar.a.cfg.ClusterGeneration()
 	next.TopicID, next.Topic, next.Partition = ar.tp.TopicID, ar.tp.Topic, ar.tp.Partition
 	next.Epoch, next.Writer = ar.epoch, ar.a.cfg.NodeID
 	next.Generation++
@@ -308,7 +308,11 @@ func (ar *Archive) follow(h *format.Head) {
 		h.End = max(h.End, h.LogStart)
 	}
 	var lineage []format.Epoch
+	low := min(h.LogStart, h.Start())
 	for _, e := range mergeLineage(h.Lineage, toEpochs(ar.src.Lineage())) {
+		if len(lineage) > 0 && e.Start <= low {
+			lineage = lineage[:0] // the epoch before ended below everything
+		}
 		if e.Start < h.End || len(lineage) == 0 {
 			lineage = append(lineage, e)
 		}

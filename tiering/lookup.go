@@ -178,6 +178,24 @@ var errStop = errors.New("stop")
 // OffsetForTime returns the first record in the bucket, by offset, at or above
 // the log start, whose timestamp is ts or later, with its own timestamp.
 func (ar *Archive) OffsetForTime(ctx context.Context, ts int64) (offset, at int64, ok bool, err error) {
+	err = ar.again(ctx, func() error { offset, at, ok, err = ar.offsetForTime(ctx, ts); return err })
+	return offset, at, ok, err
+}
+
+// again does it once more with a fresh head when something that the head names
+// is not there.
+func (ar *Archive) again(ctx context.Context, do func() error) error {
+	err := do()
+	if !isGone(err) {
+		return err
+	}
+	if err := ar.Refresh(ctx); err != nil {
+		return err
+	}
+	return do()
+}
+
+func (ar *Archive) offsetForTime(ctx context.Context, ts int64) (offset, at int64, ok bool, err error) {
 	logStart, _, _ := ar.src.Offsets()
 	err = ar.chunks(ctx, logStart, func(maxTs int64) bool { return maxTs >= ts }, func(b record.Batch) error {
 		if b.MaxTimestamp() < ts || b.NextOffset() <= logStart {

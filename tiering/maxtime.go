@@ -40,6 +40,11 @@ func (p *places) Pop() any {
 // with the greatest timestamp. It looks into the places with the greatest bounds
 // until none can hold a better record: mostly one chunk.
 func (ar *Archive) MaxTimestamp(ctx context.Context) (offset, at int64, ok bool, err error) {
+	err = ar.again(ctx, func() error { offset, at, ok, err = ar.maxTimestamp(ctx); return err })
+	return offset, at, ok, err
+}
+
+func (ar *Archive) maxTimestamp(ctx context.Context) (offset, at int64, ok bool, err error) {
 	v, err := ar.viewed(ctx)
 	if err != nil || v.head == nil {
 		return -1, -1, false, err

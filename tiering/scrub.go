@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sort"
 	"strings"
@@ -21,44 +22,19 @@ func (ar *Archive) scrub(ctx context.Context) error {
 	if ar.head == nil || !ar.claimed {
 		return nil
 	}
-	// The listing comes first: what is uploaded after it is not in it.
-	found := map[string]objectstore.Info{}
-	for info, err := range ar.a.bucket.List(ctx, ar.folder) {
-		if err != nil {
-			return fmt.Errorf("list %s: %w", ar.folder, err)
-		}
-		ar.moved()
-		found[strings.TrimPrefix(info.Key, ar.folder)] = info
-	}
-	h, err := ar.fresh(ctx)
-	if err != nil {
-		return fmt.Errorf("before a scrub: %w", err)
-	}
-	var lost []format.Entry
-	err = ar.each(ctx, h, 0, func(e *format.Entry) (bool, error) {
-		if e.Key != "" {
-			return true, nil // elsewhere in the store: not this folder's
-		}
-		info, ok := found[e.Name()]
-		if !ok || info.Size != e.Size || info.ETag != e.ETag {
-			lost = append(lost, *e)
-		}
-		delete(found, e.Name())
-		return true, nil
-	})
-	if err != nil {
+	c := comparison{ar: ar, h: ar.head, buried: map[string]bool{}}
+	if err := c.run(ctx); err != nil {
 		return err
 	}
-	delete(found, format.HeadName)
-	for i := range h.Parts {
-		delete(found, h.Parts[i].Name())
+	// What was compared must be the head as it is after the listing: then
+	// everything that was uploaded meanwhile is not in either.
+	if _, err := ar.fresh(ctx); err != nil {
+		return fmt.Errorf("after a listing: %w", err)
 	}
-	if err := ar.forgetBuried(ctx, h, found); err != nil {
+	if err := ar.buryOrphans(ctx, ar.head, c.orphans, c.lost); err != nil {
 		return err
 	}
-	if err := ar.buryOrphans(ctx, h, found, lost); err != nil {
-		return err
-	}
+	lost := c.lost
 	var errs []error
 	for _, e := range lost {
 		// A listing can be older than the head: ask again.
@@ -81,43 +57,123 @@ func (ar *Archive) scrub(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// forgetBuried takes what lies in graves out of found.
-func (ar *Archive) forgetBuried(ctx context.Context, h *format.Head, found map[string]objectstore.Info) error {
-	buried, err := ar.a.contents(ctx, ar.folder, h, func(*format.Grave) bool { return true })
-	if err != nil {
-		return err
-	}
-	for _, c := range buried {
-		for _, k := range append(c.objects, c.parts...) {
-			delete(found, strings.TrimPrefix(k, ar.folder))
-		}
-	}
-	return nil
+// maxFound bounds what one scrub deals with; the next one finds the others.
+const maxFound = 4096
+
+// comparison walks the folder and the manifest side by side: both are in the order
+// of base offsets, so that a million objects need no more memory than one part.
+type comparison struct {
+	ar      *Archive
+	h       *format.Head
+	buried  map[string]bool // names in graves, but for what buried parts list
+	orphans []format.Name
+	lost    []format.Entry
 }
 
-func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers map[string]objectstore.Info, lost []format.Entry) error {
-	var graves []format.Grave
-	for name, info := range strangers {
-		n, ok := format.ParseName(name)
-		if !ok {
-			ar.logger.Warn("the bucket has an object that is not ours", "event", "stranger", "key", info.Key)
+func (c *comparison) run(ctx context.Context) error {
+	for i := range c.h.Graves {
+		c.buried[c.h.Graves[i].Name()] = true
+	}
+	parts := map[string]bool{}
+	for i := range c.h.Parts {
+		parts[c.h.Parts[i].Name()] = true
+	}
+	var broken error
+	named, stop := iter.Pull(func(yield func(*format.Entry) bool) {
+		broken = c.ar.each(ctx, c.h, 0, func(e *format.Entry) (bool, error) {
+			return e.Key != "" || yield(e), nil // those elsewhere in the store are not this folder's
+		})
+	})
+	defer stop()
+	e, more := named()
+	for info, err := range c.ar.a.bucket.List(ctx, c.ar.folder) {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", c.ar.folder, err)
+		}
+		c.ar.moved()
+		name := strings.TrimPrefix(info.Key, c.ar.folder)
+		n, ours := format.ParseName(name)
+		if ours && !n.Part {
+			for more && e.Name() < name {
+				c.miss(e)
+				e, more = named()
+			}
+		}
+		switch {
+		case more && e.Name() == name:
+			if info.Size != e.Size || info.ETag != e.ETag {
+				c.miss(e)
+			}
+			e, more = named()
+		case name == format.HeadName || parts[name] || c.buried[name]:
+		case !ours:
+			c.ar.logger.Warn("the bucket has an object that is not ours", "event", "stranger", "key", info.Key)
+		default:
+			listed, err := c.listed(ctx, n)
+			if err != nil {
+				return err
+			}
+			if !listed && len(c.orphans) < maxFound {
+				c.orphans = append(c.orphans, n)
+			}
+		}
+	}
+	for more {
+		c.miss(e)
+		e, more = named()
+	}
+	return broken
+}
+
+func (c *comparison) miss(e *format.Entry) { c.lost = append(c.lost, *e) }
+
+// listed says whether a buried part names an object, which then has no grave of
+// its own. One that cannot be read hides nothing.
+func (c *comparison) listed(ctx context.Context, n format.Name) (bool, error) {
+	if n.Part {
+		return false, nil
+	}
+	for i := range c.h.Graves {
+		g := &c.h.Graves[i]
+		if !g.WithEntries || n.Base < g.Base || n.Base >= g.End {
 			continue
 		}
+		p, err := c.ar.a.readPart(ctx, c.ar.folder+g.Name(), g.Nonce)
+		if isGone(err) || errors.Is(err, format.ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		k := sort.Search(len(p.Entries), func(k int) bool { return p.Entries[k].Base >= n.Base })
+		if k < len(p.Entries) && p.Entries[k].Nonce == n.Nonce {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// buryOrphans buries the strangers that are covered, or below the log start.
+func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers []format.Name, lost []format.Entry) error {
+	var graves []format.Grave
+	for _, n := range strangers {
+		grave := format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce}
+		key := ar.folder + grave.Name()
 		// The head says what is covered: [Start, End) without a gap, verified as
 		// far as the listing shows; below the log start nothing is needed.
 		if n.End > h.End && n.End > h.LogStart {
-			ar.logger.Warn("the bucket has an object that no manifest names, above its end; it is left alone", "event", "uncovered_orphan", "key", info.Key, "end", h.End)
+			ar.logger.Warn("the bucket has an object that no manifest names, above its end; it is left alone", "event", "uncovered_orphan", "key", key, "end", h.End)
 			continue
 		}
 		if n.Base < h.Start() && n.End > h.LogStart && h.Start() > h.LogStart {
-			ar.logger.Warn("the bucket has an object that no manifest names, below its start; it is left alone", "event", "uncovered_orphan", "key", info.Key, "start", h.Start())
+			ar.logger.Warn("the bucket has an object that no manifest names, below its start; it is left alone", "event", "uncovered_orphan", "key", key, "start", h.Start())
 			continue
 		}
 		if !n.Part && slices.ContainsFunc(lost, func(e format.Entry) bool { return e.Base < n.End && n.Base < e.End }) {
-			ar.logger.Warn("the bucket has an object that no manifest names, and what covers it is missing or changed; it is left alone", "event", "uncovered_orphan", "key", info.Key)
+			ar.logger.Warn("the bucket has an object that no manifest names, and what covers it is missing or changed; it is left alone", "event", "uncovered_orphan", "key", key)
 			continue
 		}
-		graves = append(graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce})
+		graves = append(graves, grave)
 	}
 	if room := ar.a.shape.graves - len(h.Graves); len(graves) > max(room, 0) {
 		graves = graves[:max(room, 0)] // the others are found again

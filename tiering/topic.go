@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/firnlog/firn/metadata"
@@ -26,11 +27,12 @@ func (t TopicInfo) same(o TopicInfo) bool {
 
 // describeTopic makes topic.json say what the metadata says, before the first
 // object of the topic and after each change that this broker notices. A topic
-// that the metadata no longer has is left as it is: its deletion has its own way.
+// that is deleted is left as it is: its deletion has its own way.
 func (a *Archiver) describeTopic(ctx context.Context, tp metadata.TopicPartition) error {
 	info, ok := a.cfg.Topic(tp.TopicID)
 	if !ok {
-		return nil
+		// A head without topic.json could never be deleted.
+		return fmt.Errorf("the metadata has no topic %s (%s) now: nothing of it goes to the bucket", tp.Topic, tp.TopicID)
 	}
 	a.mu.Lock()
 	known, described := a.mu.described[tp.TopicID]
@@ -38,16 +40,22 @@ func (a *Archiver) describeTopic(ctx context.Context, tp metadata.TopicPartition
 	if described && known.same(info) {
 		return nil
 	}
+	deleted := false
 	err := a.changeTopic(ctx, tp.TopicID, true, func(t *format.Topic) bool {
-		if t.State == format.StateDeleting || t.State == format.StateUnlinked {
+		if deleted = t.State == format.StateDeleting || t.State == format.StateUnlinked; deleted {
 			return false
 		}
 		was := TopicInfo{t.Name, t.Partitions, t.Configs}
+		// Partitions never become fewer; a broker with old metadata must not say so.
+		info.Partitions = max(info.Partitions, t.Partitions)
 		t.Name, t.Partitions, t.Configs, t.State = info.Name, info.Partitions, info.Configs, format.StateLive
 		return !was.same(info)
 	})
 	if err != nil {
 		return err
+	}
+	if deleted {
+		return fmt.Errorf("%w: topic %s (%s) is deleted in the bucket", ErrFenced, tp.Topic, tp.TopicID)
 	}
 	a.mu.Lock()
 	a.mu.described[tp.TopicID] = info
@@ -61,19 +69,30 @@ func (a *Archiver) describeTopic(ctx context.Context, tp metadata.TopicPartition
 func (a *Archiver) changeTopic(ctx context.Context, id metadata.TopicID, create bool, change func(*format.Topic) bool) error {
 	key := format.TopicFolder(a.cfg.Cluster, id.String()) + format.TopicName
 	var last error
+	damaged := false
 	for range 5 {
 		t := format.Topic{ClusterID: a.cfg.ClusterID, ID: id.String()}
 		cond := objectstore.Cond{IfNoneMatch: true}
 		data, etag, err := a.bucket.Get(ctx, key)
 		switch {
 		case err == nil:
-			if t, err = format.DecodeTopic(data); err != nil {
+			cond = objectstore.Cond{IfMatch: etag}
+			t, err = format.DecodeTopic(data)
+			if create && errors.Is(err, format.ErrCorrupt) {
+				if last = fmt.Errorf("%s: %w", key, err); !damaged {
+					damaged = true
+					continue // it may have been damaged on its way
+				}
+				// It only repeats what the metadata knows: write it again.
+				a.logger.Error("topic.json is damaged and is written again", "event", "topic_json_damaged", "key", key, "err", err)
+				t, err = format.Topic{ClusterID: a.cfg.ClusterID, ID: id.String()}, nil
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", key, err)
 			}
 			if t.ID != id.String() || t.ClusterID != a.cfg.ClusterID {
 				return fmt.Errorf("%w: %s describes topic %s of cluster %s", ErrSafeMode, key, t.ID, t.ClusterID)
 			}
-			cond = objectstore.Cond{IfMatch: etag}
 		case !isGone(err) || !create:
 			return fmt.Errorf("read %s: %w", key, err)
 		}
@@ -160,6 +179,22 @@ func (a *Archiver) DeleteTopic(ctx context.Context, id metadata.TopicID) (done b
 			return false, err
 		}
 	}
+	// Partitions that topic.json does not know must not be left without it.
+	more := map[int32]bool{}
+	for info, err := range a.bucket.List(ctx, folder) {
+		if err != nil {
+			return false, fmt.Errorf("list %s: %w", folder, err)
+		}
+		number, _, ok := strings.Cut(strings.TrimPrefix(info.Key, folder), "/")
+		if p, err := strconv.ParseInt(number, 10, 32); ok && err == nil && int32(p) >= t.Partitions {
+			more[int32(p)] = true
+		}
+	}
+	for p := range more {
+		if err := a.emptyPartition(ctx, metadata.TopicPartition{TopicID: id, Topic: t.Name, Partition: p}); err != nil {
+			return false, err
+		}
+	}
 	if err := a.bucket.Delete(ctx, []string{folder + format.TopicName}); err != nil {
 		return false, err
 	}
@@ -207,11 +242,23 @@ func (a *Archiver) emptyPartition(ctx context.Context, tp metadata.TopicPartitio
 			a.logger.Warn("the bucket has an object that is not ours", "event", "stranger", "key", info.Key)
 			continue
 		}
-		keys = append(keys, info.Key)
+		if keys = append(keys, info.Key); len(keys) == objectstore.MaxDelete {
+			if err := a.deleteOf(ctx, tp, keys); err != nil {
+				return err
+			}
+			keys = keys[:0]
+		}
 	}
+	if err := a.deleteOf(ctx, tp, keys); err != nil {
+		return err
+	}
+	return a.bucket.Delete(ctx, []string{folder + format.HeadName})
+}
+
+func (a *Archiver) deleteOf(ctx context.Context, tp metadata.TopicPartition, keys []string) error {
 	if err := a.bucket.Delete(ctx, keys); err != nil {
 		a.metrics.deleteErrors.Inc()
 		return fmt.Errorf("delete the objects of %s-%d: %w", tp.Topic, tp.Partition, err)
 	}
-	return a.bucket.Delete(ctx, []string{folder + format.HeadName})
+	return nil
 }

@@ -138,7 +138,7 @@ func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error
 	if err != nil {
 		return none, fmt.Errorf("producer state at %d: %w", f.End, err)
 	}
-	f.ClusterID, f.ClusterGeneration = ar.a.cfg.ClusterID, ar.a.cfg.ClusterGeneration
+	f.ClusterID, f.ClusterGeneration = ar.a.cfg.ClusterID, ar.a.cfg.ClusterGeneration()
 	f.TopicID, f.Topic, f.Partition = ar.tp.TopicID, ar.tp.Topic, ar.tp.Partition
 	f.Epoch, f.Writer, f.Build, f.LogStart = ar.epoch, ar.a.cfg.NodeID, ar.a.cfg.Build, logStart
 	f.Producers, f.Aborted = toProducers(producers), toAborted(ar.src.Aborted(f.Base, f.End))

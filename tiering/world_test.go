@@ -89,7 +89,7 @@ func (w *world) lead() *leader {
 	w.t.Helper()
 	w.epoch++
 	cfg := Config{
-		Bucket: w.bucket, Cluster: "c", ClusterID: "id", ClusterGeneration: 1, NodeID: 1, Memory: w.memory, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Bucket: w.bucket, Cluster: "c", ClusterID: "id", ClusterGeneration: func() uint64 { return 1 }, NodeID: 1, Memory: w.memory, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 		Topic: func(metadata.TopicID) (TopicInfo, bool) { return TopicInfo{Name: "t", Partitions: 1}, true },
 		// Scrubs only by RunOnce.
 		ScrubEvery: 1000 * time.Hour, ObjectBytes: 8 << 10,
