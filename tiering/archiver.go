@@ -20,9 +20,9 @@ import (
 // Config is what an Archiver is made of. Zero durations and sizes take the
 // stated default.
 type Config struct {
-	Bucket            objectstore.Bucket
-	Cluster           string // its name, the first part of every key
-	ClusterID         string
+	Bucket    objectstore.Bucket
+	Cluster   string // its name, the first part of every key
+	ClusterID string
 	// ClusterGeneration is what cluster.json says; asked only while the bucket answers.
 	ClusterGeneration func() uint64
 	NodeID            int32

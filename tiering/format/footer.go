@@ -280,7 +280,7 @@ func (c *Chunk) write(w *writer) {
 }
 
 func (c *Chunk) read(b []byte) error {
-	return fields(b, func(f protowire.Number, v value) error {
+	err := fields(b, func(f protowire.Number, v value) error {
 		switch f {
 		case 1:
 			c.Base = v.int()
@@ -297,6 +297,10 @@ func (c *Chunk) read(b []byte) error {
 		}
 		return nil
 	})
+	if err == nil && c.Len <= 0 {
+		return fmt.Errorf("%w: chunk of %d bytes", ErrCorrupt, c.Len)
+	}
+	return err
 }
 
 func (s SeqRange) write(w *writer) {

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"hash/crc32"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/firnlog/firn/record"
 )
@@ -241,4 +244,52 @@ func FuzzDecoders(f *testing.F) {
 		DecodeTopic(b)
 		ParseName(string(b))
 	})
+}
+
+// BenchmarkDecodePart is the processor's share of a lookup that needs a part.
+func BenchmarkDecodePart(b *testing.B) {
+	p := &Part{}
+	for i := range int64(4096) {
+		p.Entries = append(p.Entries, Entry{Base: i * 1000, End: i*1000 + 1000, Epoch: 3, Nonce: Nonce{byte(i)}, Size: 1<<27 + i, Bytes: 1 << 27, Records: 1000, Batches: 50,
+			MinTs: 1_700_000_000_000 + i, MaxTs: 1_700_000_060_000 + i, ETag: strings.Repeat("e", 32), CRC: 1<<32 - 1, CreatedMs: 1_700_000_000_000})
+	}
+	data := EncodePart(p)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodePart(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestEmptyMessagesAreNoEntries: bytes that announce a great many things of no
+// size are refused before there is memory for them.
+func TestEmptyMessagesAreNoEntries(t *testing.T) {
+	for name, f := range map[string]struct {
+		field  protowire.Number
+		decode func([]byte) error
+	}{
+		"part":   {3, func(b []byte) error { _, err := DecodePart(appendFrame(partMagic, b)); return err }},
+		"head":   {14, func(b []byte) error { _, err := DecodeHead(appendFrame(headMagic, b)); return err }},
+		"refs":   {13, func(b []byte) error { _, err := DecodeHead(appendFrame(headMagic, b)); return err }},
+		"graves": {15, func(b []byte) error { _, err := DecodeHead(appendFrame(headMagic, b)); return err }},
+		"chunks": {18, func(b []byte) error { _, err := DecodeFooter(appendFrame(footerMagic, b), 1<<20); return err }},
+	} {
+		var w writer
+		for range 1 << 20 {
+			w.b = protowire.AppendTag(w.b, f.field, protowire.BytesType)
+			w.b = protowire.AppendVarint(w.b, 0)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := f.decode(w.b)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
+			t.Errorf("%s: %d MiB for %d MiB of bytes", name, got>>20, len(w.b)>>20)
+		}
+	}
 }

@@ -124,9 +124,12 @@ func (v value) string() string { return string(v.bytes) }
 // not know.
 func fields(b []byte, fn func(field protowire.Number, v value) error) error {
 	for len(b) > 0 {
-		field, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
+		// The tag of a field below 16 is one byte: the only ones in a part.
+		field, typ, n := protowire.Number(b[0]>>3), protowire.Type(b[0]&7), 1
+		if b[0] >= 0x80 || field == 0 {
+			if field, typ, n = protowire.ConsumeTag(b); n < 0 {
+				return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
+			}
 		}
 		b = b[n:]
 		var v value
@@ -151,4 +154,23 @@ func fields(b []byte, fn func(field protowire.Number, v value) error) error {
 		}
 	}
 	return nil
+}
+
+// count is how often a field occurs in a body, as far as the body can be read.
+func count(b []byte, field protowire.Number) (n int) {
+	for len(b) > 0 {
+		f, typ, size := protowire.ConsumeTag(b)
+		if size < 0 {
+			return n
+		}
+		skip := protowire.ConsumeFieldValue(f, typ, b[size:])
+		if skip < 0 {
+			return n
+		}
+		if f == field {
+			n++
+		}
+		b = b[size+skip:]
+	}
+	return n
 }

@@ -323,7 +323,7 @@ func (e *Entry) write(w *writer) {
 }
 
 func (e *Entry) read(b []byte) error {
-	return fields(b, func(f protowire.Number, v value) error {
+	err := fields(b, func(f protowire.Number, v value) error {
 		switch f {
 		case 1:
 			e.Base = v.int()
@@ -362,6 +362,11 @@ func (e *Entry) read(b []byte) error {
 		}
 		return nil
 	})
+	// At once: a million empty messages must not become a million entries first.
+	if err == nil && (e.Base < 0 || e.End <= e.Base) {
+		return fmt.Errorf("%w: object [%d, %d)", ErrCorrupt, e.Base, e.End)
+	}
+	return err
 }
 
 func (p *PartRef) write(w *writer) {
@@ -379,7 +384,7 @@ func (p *PartRef) write(w *writer) {
 }
 
 func (p *PartRef) read(b []byte) error {
-	return fields(b, func(f protowire.Number, v value) error {
+	err := fields(b, func(f protowire.Number, v value) error {
 		switch f {
 		case 1:
 			p.From = v.int()
@@ -406,6 +411,10 @@ func (p *PartRef) read(b []byte) error {
 		}
 		return nil
 	})
+	if err == nil && (p.From < 0 || p.To <= p.From || p.Bytes < 0 || p.Stored < 0) {
+		return fmt.Errorf("%w: part [%d, %d) of %d bytes", ErrCorrupt, p.From, p.To, p.Bytes)
+	}
+	return err
 }
 
 func (g *Grave) write(w *writer) {

@@ -32,7 +32,7 @@ func DecodePart(b []byte) (*Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Part{}
+	p := &Part{Entries: make([]Entry, 0, min(count(body, 3), len(body)/32))}
 	err = fields(body, func(f protowire.Number, v value) error {
 		switch f {
 		case 1:
@@ -40,7 +40,8 @@ func DecodePart(b []byte) (*Part, error) {
 		case 2:
 			p.Partition = v.int32()
 		case 3:
-			return readInto(&p.Entries, v.bytes, (*Entry).read)
+			p.Entries = append(p.Entries, Entry{})
+			return p.Entries[len(p.Entries)-1].read(v.bytes)
 		}
 		return nil
 	})
