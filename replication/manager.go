@@ -110,6 +110,7 @@ type replica struct {
 	part *Partition    // nil until open
 	err  error         // why it is not usable, wraps ErrOffline
 	done chan struct{} // closed when opening ended, either way
+	told chan struct{} // closed when it said why it cannot lead yet
 	stop context.CancelFunc
 }
 
@@ -162,6 +163,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	for _, r := range m.replicas() {
 		select {
 		case <-r.done:
+		case <-r.told:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -324,7 +326,7 @@ func (m *Manager) reconcile() {
 			r := &replica{
 				tp:   metadata.TopicPartition{TopicID: t.ID, Topic: t.Name, Partition: int32(n)},
 				dir:  m.cfg.Dirs[0],
-				done: make(chan struct{}), stop: stop,
+				done: make(chan struct{}), told: make(chan struct{}), stop: stop,
 			}
 			parts[int32(n)] = r
 			opened = append(opened, r)

@@ -52,6 +52,9 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 			return
 		}
 		m.logger.Warn("partition cannot lead yet", "event", "leadership_delayed", "topic", r.tp.Topic, "partition", r.tp.Partition, "attempt", attempt, "err", err)
+		if attempt == 0 {
+			close(r.told)
+		}
 		wait := min(100*time.Millisecond<<min(attempt, 6), 5*time.Second)
 		select {
 		case <-ctx.Done():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 	"time"
 
@@ -42,25 +43,100 @@ func (n *node) openBucket(ctx context.Context, cfg Config, id string, fsys disk.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	b, err := open.Open(ctx, url, open.Options{SkipProbe: true, Existing: len(known) > 0})
+	used := len(known) > 0 // this data dir has uploaded to it
+	b, err := open.Open(ctx, url, open.Options{SkipProbe: true, SkipCheck: true, Existing: used})
 	if err != nil {
 		return err
 	}
-	n.bucket = objectstore.Meter(b, time.Now, reg)
-	_, found, err := tiering.Inspect(ctx, n.bucket, cfg.Cluster, id)
-	switch {
-	case errors.Is(err, tiering.ErrForeign):
+	metered := objectstore.Meter(b, time.Now, reg)
+	n.gate = objectstore.NewGate(metered)
+	n.bucket = n.gate
+	n.look = func(ctx context.Context, id string) error {
+		if err := open.Check(ctx, url, b); err != nil {
+			return err
+		}
+		_, found, err := tiering.Inspect(ctx, metered, cfg.Cluster, id)
+		switch {
+		case errors.Is(err, tiering.ErrForeign):
+			return err
+		case errors.Is(err, format.ErrVersion):
+			return fmt.Errorf("bucket %s: %w", url, err)
+		case err != nil:
+			return open.Explain(url, err)
+		}
+		if !found && used {
+			return fmt.Errorf("%w: bucket %s has no %s, but this data dir has uploaded to one that has; name that bucket or prefix in --bucket; if it is lost for good, remove %s to start without it",
+				errOtherBucket, url, format.ClusterKey(cfg.Cluster), memory)
+		}
+		return open.Probe(ctx, url, metered, open.Options{})
+	}
+	n.identify = func(ctx context.Context, id string) error {
+		generation, err := tiering.Identify(ctx, metered, cfg.Cluster, id, time.Now())
+		if err != nil {
+			return err
+		}
+		n.generation.Store(generation)
+		n.gate.Open()
+		return nil
+	}
+	err = n.look(ctx, id)
+	if err == nil || !used || !passing(err) {
+		n.looked = err == nil
 		return err
-	case errors.Is(err, format.ErrVersion):
-		return fmt.Errorf("bucket %s: %w", url, err)
-	case err != nil:
-		return open.Explain(url, err)
 	}
-	if !found && len(known) > 0 {
-		return fmt.Errorf("bucket %s has no %s, but this data dir has uploaded to one that has; name that bucket or prefix in --bucket; if it is lost for good, remove %s to start without it",
-			url, format.ClusterKey(cfg.Cluster), memory)
+	// What was produced must not wait for a store that is down. Nothing touches the
+	// bucket before it has been seen to be the right one (awaitBucket).
+	n.gate.Shut("it did not answer at the start")
+	n.logger.Warn("the bucket does not answer: serving what is on local disk, and looking again", "event", "bucket_absent", "err", err)
+	return nil
+}
+
+// errOtherBucket is a bucket that is not the one this data dir has used.
+var errOtherBucket = errors.New("another bucket")
+
+// passing says whether an error of a bucket may pass by itself. The others say that
+// something is set up wrong, or is another's.
+func passing(err error) bool {
+	for _, final := range []error{tiering.ErrForeign, format.ErrVersion, errOtherBucket, objectstore.ErrDenied, objectstore.ErrNoBucket, objectstore.ErrNoConditional} {
+		if errors.Is(err, final) {
+			return false
+		}
 	}
-	return open.Probe(ctx, url, n.bucket, open.Options{})
+	return true
+}
+
+// awaitBucket looks again at a bucket that did not answer at the start, until it is
+// there and is ours.
+func (n *node) awaitBucket(ctx context.Context) {
+	id, said := n.dir.Meta.ClusterID, ""
+	for attempt := 0; ; attempt++ {
+		wait := min(time.Second<<min(attempt, 5), 30*time.Second)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		}
+		err := n.look(ctx, id)
+		if err == nil {
+			err = n.identify(ctx, id)
+		}
+		if err == nil {
+			n.logger.Info("the bucket answers again", "event", "bucket_back", "bucket", n.bucket.Name())
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		n.gate.Shut(err.Error())
+		if err.Error() != said {
+			said = err.Error()
+			log := n.logger.Warn
+			if !passing(err) {
+				log = n.logger.Error
+			}
+			log("the bucket cannot be used yet", "event", "bucket_absent", "err", err)
+		}
+	}
 }
 
 // memoryFolder is the folder of the data dir that remembers the bucket's heads.
@@ -71,9 +147,18 @@ const memoryFolder = "bucket-memory"
 func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsys disk.FS, reg prometheus.Registerer) error {
 	ictx, cancel := ctxTimeout(ctx)
 	defer cancel()
-	generation, err := tiering.Identify(ictx, n.bucket, cfg.Cluster, n.dir.Meta.ClusterID, time.Now())
-	if err != nil {
-		return err
+	if n.looked {
+		if err := n.identify(ictx, n.dir.Meta.ClusterID); err != nil {
+			return err
+		}
+	} else {
+		actx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.awaitBucket(actx)
+		}()
+		n.stopAwait = func() { stop(); <-done }
 	}
 	memory, err := tiering.OpenMemory(fsys, filepath.Join(cfg.DataDir, memoryFolder))
 	if err != nil {
@@ -94,7 +179,7 @@ func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsy
 		return err
 	}
 	n.archiver, err = tiering.New(tiering.Config{
-		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: generation, NodeID: nodeID, Build: version,
+		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: n.generation.Load, NodeID: nodeID, Build: version,
 		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate, Pressed: n.guard.Pressed,
 	})
 	return err

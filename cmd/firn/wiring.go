@@ -36,24 +36,31 @@ const nodeID = 1
 
 // node is a running broker. Its parts are started bottom-up and closed top-down.
 type node struct {
-	logger      *slog.Logger
-	dir         *replication.DataDir
-	meta        *metadata.Client
-	flusher     *commitlog.Flusher
-	manager     *replication.Manager
-	bucket      objectstore.Bucket
-	archiver    *tiering.Archiver
-	cache       *localcache.Cache
-	guard       *space.Guard
-	stopGuard   func()
-	reader      *fetch.Reader
-	groups      *group.Coordinator
-	server      *broker.Server
-	bound       []*broker.Bound
-	admin       *admin.Server
-	stopJanitor context.CancelFunc
-	janitorDone chan struct{}
-	ready       atomic.Pointer[string] // why not; nil when ready
+	logger     *slog.Logger
+	dir        *replication.DataDir
+	meta       *metadata.Client
+	flusher    *commitlog.Flusher
+	manager    *replication.Manager
+	bucket     objectstore.Bucket // behind gate
+	gate       *objectstore.Gate
+	looked     bool // the bucket has answered and is ours, or nobody's
+	generation atomic.Uint64
+	// look says whether the bucket may be used by the cluster of an id; identify
+	// then makes it that cluster's, and opens the gate.
+	look, identify func(ctx context.Context, clusterID string) error
+	archiver       *tiering.Archiver
+	cache          *localcache.Cache
+	guard          *space.Guard
+	stopGuard      func()
+	reader         *fetch.Reader
+	groups         *group.Coordinator
+	server         *broker.Server
+	bound          []*broker.Bound
+	admin          *admin.Server
+	stopAwait      func() // ends the wait for a bucket that was not there at the start
+	stopJanitor    context.CancelFunc
+	janitorDone    chan struct{}
+	ready          atomic.Pointer[string] // why not; nil when ready
 }
 
 func (n *node) kafkaAddrs() string {
@@ -240,6 +247,9 @@ func (n *node) close() (clean bool) {
 	}
 	for _, b := range n.bound {
 		b.Close()
+	}
+	if n.stopAwait != nil {
+		n.stopAwait()
 	}
 	if n.stopJanitor != nil {
 		n.stopJanitor()

@@ -71,7 +71,12 @@ func (e Endpoint) NewBucket(t testing.TB) string {
 	t.Helper()
 	id := make([]byte, 6)
 	rand.Read(id)
-	name := "firn-" + hex.EncodeToString(id)
+	return e.MakeBucket(t, "firn-"+hex.EncodeToString(id))
+}
+
+// MakeBucket makes a bucket of a name and returns the name.
+func (e Endpoint) MakeBucket(t testing.TB, name string) string {
+	t.Helper()
 	b, err := drivers.Open(t.Context(), e.Config(name, "", drivers.AWS))
 	if err != nil {
 		t.Fatal(err)

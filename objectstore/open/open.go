@@ -31,6 +31,8 @@ type Options struct {
 	// SkipProbe leaves out the check for conditional writes, which writes a few
 	// small objects and deletes them. For readers that never write.
 	SkipProbe bool
+	// SkipCheck leaves out the question whether an S3 bucket answers; Check asks it.
+	SkipCheck bool
 	// Existing refuses a folder that is no bucket yet instead of making it one.
 	Existing bool
 	// Getenv is the environment; nil means os.Getenv.
@@ -152,6 +154,9 @@ func openS3(ctx context.Context, rest string, o Options) (objectstore.Bucket, er
 	if err != nil {
 		return nil, err
 	}
+	if o.SkipCheck {
+		return b, nil
+	}
 	cctx, cancel := context.WithTimeout(ctx, o.CheckTime)
 	defer cancel()
 	if err := b.Check(cctx); err != nil {
@@ -159,6 +164,21 @@ func openS3(ctx context.Context, rest string, o Options) (objectstore.Bucket, er
 		return nil, advise(err)
 	}
 	return b, nil
+}
+
+// Check is the question that Options.SkipCheck left out: whether the bucket answers
+// with the credentials at hand.
+func Check(ctx context.Context, rawURL string, b objectstore.Bucket) error {
+	c, ok := b.(interface{ Check(context.Context) error })
+	if !ok {
+		return nil // a folder was there when it was opened
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := c.Check(ctx); err != nil {
+		return Explain(rawURL, err)
+	}
+	return nil
 }
 
 // parseS3 reads BUCKET/PREFIX?PARAMETERS.

@@ -75,6 +75,7 @@ type Proxy struct {
 	URL string
 
 	server  *http.Server
+	target  atomic.Pointer[url.URL]
 	latency atomic.Int64
 
 	mu struct {
@@ -108,10 +109,11 @@ func New(upstream string) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{URL: "http://" + l.Addr().String()}
+	p.target.Store(target)
 	p.mu.requests = map[string]int64{}
 	rp := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
+			r.SetURL(p.target.Load())
 			r.Out.Host = r.In.Host
 		},
 		Transport: &http.Transport{
@@ -128,6 +130,15 @@ func New(upstream string) (*Proxy, error) {
 	p.server = &http.Server{Handler: p.handler(rp), ErrorLog: nil}
 	go p.server.Serve(l)
 	return p, nil
+}
+
+// Redirect leads what comes from now on to another store, as a name in DNS may.
+func (p *Proxy) Redirect(upstream string) error {
+	target, err := url.Parse(upstream)
+	if err == nil {
+		p.target.Store(target)
+	}
+	return err
 }
 
 // Close stops the proxy and breaks what is under way.
