@@ -202,7 +202,6 @@ func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedT
 		c.synced, c.segment, c.pos, c.snapshot = at.synced, at.segment, at.pos, snapshot
 		c.maxTs, c.maxTsOffset, c.firstAppend = at.maxTs, at.maxTsOffset, at.firstAppend
 		c.hw = l.hw.Load()
-		c.segment = max(c.segment, c.localStart)
 	})
 	if err != nil {
 		return l.fail(err)

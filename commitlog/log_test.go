@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -613,4 +614,50 @@ func FuzzDecoders(f *testing.F) {
 			parseHeader(b)
 		}
 	})
+}
+
+// TestDeletionStopsAtTheCheckpoint: while a full disk keeps checkpoints from being
+// written, the segment that the last one points to stays, and so does everything
+// behind it: without it the next start would find damage.
+func TestDeletionStopsAtTheCheckpoint(t *testing.T) {
+	s := disk.NewSim(1)
+	for _, d := range []string{"/data", "/data/p"} {
+		s.MkdirAll(d, 0o755)
+	}
+	s.SyncDir("/")
+	s.SyncDir("/data")
+	never := func(c *Config) { c.ProducerExpiry = 1 << 62 } // the test's records are old
+	l, _ := open(t, s, "/data/p", never)
+	roll := func(seq int32) {
+		t.Helper()
+		mustAppend(t, l, 1, idempotent(7, 0, seq, 1))
+		if err := errors.Join(l.Roll(), l.Sync(context.Background())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roll(0)
+	if err := l.flush(true); err != nil {
+		t.Fatal(err)
+	}
+	roll(1)
+	roll(2)
+	full := true
+	s.FailOn(func(op, name string) error {
+		if full && op == "open" && strings.Contains(name, foldSuffix) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if n, err := l.DeleteLocal(l.End()); err != nil || n == 0 || l.LocalStart() != 1 {
+		t.Fatalf("%d bytes went, local start %d: %v", n, l.LocalStart(), err)
+	}
+	l.Close(false)
+	full = false
+	l, _ = open(t, s.Crash(), "/data/p", never)
+	if l.End() != 3 || l.LocalStart() != 1 {
+		t.Fatalf("[%d, %d) after the crash", l.LocalStart(), l.End())
+	}
+	if _, err := l.DeleteLocal(l.End()); err != nil || l.LocalStart() != 3 {
+		t.Fatalf("local start %d with room on the disk: %v", l.LocalStart(), err)
+	}
 }

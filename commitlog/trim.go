@@ -45,11 +45,10 @@ func (l *Log) SetStart(offset int64) error {
 // bucket covers them or that the log start has passed them. Readers of a deleted
 // segment keep its bytes until they release them.
 func (l *Log) DeleteLocal(below int64) (int64, error) {
-	n := l.deletable(below)
+	n := l.deletable(below, MaxOffset)
 	if n == 0 {
 		return 0, l.Err()
 	}
-	// The checkpoint must not point into what goes.
 	segs := *l.segments.Load()
 	if l.ckpt.get().segment < segs[n].base {
 		if err := l.flush(true); err != nil {
@@ -57,8 +56,11 @@ func (l *Log) DeleteLocal(below int64) (int64, error) {
 		}
 	}
 	l.appending.Lock()
+	// The checkpoint must not point into what goes, and the segment that becomes the
+	// first must be in the folder durably: both hold up to the checkpoint's own. More
+	// may be sealed and synced by now, and on a full disk the checkpoint stays behind.
 	segs = *l.segments.Load()
-	if n = l.deletable(below); n == 0 {
+	if n = l.deletable(below, l.ckpt.get().segment); n == 0 {
 		l.appending.Unlock()
 		return 0, l.Err()
 	}
@@ -86,12 +88,12 @@ func (l *Log) DeleteLocal(below int64) (int64, error) {
 	return bytes, nil
 }
 
-// deletable counts the segments at the front that may go: sealed, synced, and
-// ending at or below offset.
-func (l *Log) deletable(below int64) int {
+// deletable counts the segments at the front that may go: sealed, synced, ending
+// at or below offset, and followed by one that begins at or below upTo.
+func (l *Log) deletable(below, upTo int64) int {
 	segs := *l.segments.Load()
 	n := 0
-	for n < len(segs)-1 && segs[n].end.Load() <= min(below, l.SyncedEnd()) {
+	for n < len(segs)-1 && segs[n].end.Load() <= min(below, l.SyncedEnd()) && segs[n+1].base <= upTo {
 		n++
 	}
 	return n
