@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"time"
@@ -178,9 +179,17 @@ func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsy
 	if n.guard, n.stopGuard, err = guardDisk(cfg, n.cache, size, fsys, n.logger, reg); err != nil {
 		return err
 	}
+	if most := n.meta.Image().BrokerConfig().Int("remote.log.manager.copy.max.bytes.per.second"); rate == 0 && most < math.MaxInt64 {
+		rate = most
+	}
+	// Zero takes tiering's default, so the least that can be asked for is a moment.
+	ms := func(name string) time.Duration {
+		return max(n.meta.Image().BrokerConfig().Duration(name, time.Millisecond), time.Nanosecond)
+	}
 	n.archiver, err = tiering.New(tiering.Config{
 		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: n.generation.Load, NodeID: nodeID, Build: version,
 		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate, Pressed: n.guard.Pressed,
+		Grace: ms("firn.remote.delete.grace.ms"), OrphanAge: ms("firn.remote.orphan.age.ms"), ScrubEvery: ms("firn.remote.scrub.interval.ms"),
 	})
 	return err
 }

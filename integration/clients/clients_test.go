@@ -276,7 +276,9 @@ func compare(t *testing.T, reader string, got, want []record) {
 	}
 }
 
-// testCodec writes with one codec and reads back with the client and franz-go.
+// testCodec writes with one codec and reads back with the client and franz-go. The
+// codec must have reached the log: a client that believes the broker too old for it
+// sends uncompressed and says nothing.
 func testCodec(t *testing.T, c, judge client, admin *kadm.Client, topic, codec string) []record {
 	create(t, admin, topic, partitions, nil)
 	want := write(t, c, topic, codec, 300)
@@ -286,6 +288,13 @@ func testCodec(t *testing.T, c, judge client, admin *kadm.Client, topic, codec s
 			t.Fatal(err)
 		}
 		compare(t, reader.name(), got, want)
+	}
+	stored, err := judge.(franz).codecs(within(t), topic, len(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored[codec] == 0 || codec == "none" && stored[codec] != len(want) {
+		t.Fatalf("%s wrote %v, not %s", c.name(), stored, codec)
 	}
 	return want
 }

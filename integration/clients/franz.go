@@ -95,6 +95,21 @@ func (f franz) consume(ctx context.Context, topic string, n int) ([]record, erro
 	return fromFranz(got), err
 }
 
+// codecs counts the records of a topic by the codec of the batch they came in.
+func (f franz) codecs(ctx context.Context, topic string, n int) (map[string]int, error) {
+	cl, err := f.with(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	got, err := f.read(ctx, cl, n)
+	stored := map[string]int{}
+	for _, r := range got {
+		stored[codecs[r.Attrs.CompressionType()]]++
+	}
+	return stored, err
+}
+
 func (f franz) group(ctx context.Context, topic, group string, n int) ([]record, error) {
 	cl, err := f.with(kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group), kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(10*time.Second))
