@@ -79,8 +79,9 @@ func (a *Admin) Handle(ctx context.Context, c Caller, req kmsg.Request) kmsg.Res
 // Replicas is what Admin needs of the partitions on this broker.
 type Replicas interface {
 	// DeleteRecords raises a partition's log start; see
-	// replication.Partition.DeleteRecords.
-	DeleteRecords(topic string, partition int32, offset int64) (low int64, err error)
+	// replication.Partition.DeleteRecords. It waits until that is durable, for as
+	// long as ctx lives. Safe to call from many goroutines.
+	DeleteRecords(ctx context.Context, topic string, partition int32, offset int64) (low int64, err error)
 	// Each visits every open partition with its data dir and its bytes there.
 	Each(visit func(tp metadata.TopicPartition, dir string, bytes int64))
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"testing"
@@ -25,7 +26,7 @@ func (e everyone) Address(b *metadata.Broker) (string, int32) { return "host", 9
 // fakeReplicas has two partitions of one topic.
 type fakeReplicas struct{ md *metadata.Client }
 
-func (f fakeReplicas) DeleteRecords(topic string, partition int32, offset int64) (int64, error) {
+func (f fakeReplicas) DeleteRecords(_ context.Context, topic string, partition int32, offset int64) (int64, error) {
 	t, ok := f.md.Image().TopicByName(topic)
 	switch {
 	case !ok || partition >= t.Partitions:

@@ -304,7 +304,7 @@ type replicas struct {
 	dir string
 }
 
-func (r replicas) DeleteRecords(topic string, partition int32, offset int64) (int64, error) {
+func (r replicas) DeleteRecords(ctx context.Context, topic string, partition int32, offset int64) (int64, error) {
 	p, err := r.m.ByName(topic, partition)
 	if err != nil {
 		return -1, err
@@ -316,8 +316,6 @@ func (r replicas) DeleteRecords(topic string, partition int32, offset int64) (in
 	// Acknowledged once it is durable here and in the bucket: deleted records must
 	// not come back with a cluster that is raised from there.
 	if a, ok := p.Tier().(*tiering.Archive); ok && a != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
 		if err := a.CommitLogStart(ctx, low); err != nil {
 			return -1, errors.Join(context.DeadlineExceeded, err)
 		}
