@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 export FIRN_TOOLS=${FIRN_TOOLS:-$HOME/.cache/firn-tools}
 export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 DOCKER_BUILDKIT=0
 export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+export CI=true # nothing is skipped: what a test needs is installed, or the run fails
 logs=$(mktemp -d); started=$SECONDS; failed=()
 trap 'rm -rf "$logs"' EXIT
 
@@ -42,18 +43,24 @@ step build make build
 step vet go vet ./...
 step lint ./scripts/lint.sh
 step layering go test -count=1 ./internal/layering
+# tests NAME ARGUMENTS...: go test. Prints a line for each package, all of what failed,
+# and fails when a test was skipped.
+tests() {
+  local name=$1 log=$logs/$1.log; shift
+  if ! go test -v "$@" 2>&1 | tee "$log" | { grep --line-buffered -E '^(ok|FAIL)[[:space:]]' || true; }; then
+    failed+=("$name")
+    grep -E -B 60 '^ *--- FAIL|^panic|^fatal|^WARNING: DATA RACE|\[build failed\]' "$log" | grep -vE '^ *(=== |--- PASS)' | tail -n 400
+  fi
+  if grep -E '^ *--- SKIP' "$log"; then failed+=("$name: skipped"); fi
+}
+
 say "unit tests (race)"
-packages=$(go list ./... | grep -v '/integration' | grep -v '/bench')
-if ! go test -race -timeout 15m $packages 2>&1 | tee "$logs/unit.log" | grep -vE '^\?|no test files'; then
-  failed+=(unit)
-fi
+tests unit -race -timeout 15m $(go list ./... | grep -v '/integration')
 
 wait_for docker; wait_for tools
 say "integration tests"
 # One package at a time: each brings servers of its own, and two cores are few.
-if ! FIRN_TEST_BINARY=$PWD/bin/firn go test -p 1 -count=1 -timeout 20m ./integration/... 2>&1 | tee "$logs/integration.log" | grep -vE '^\?|no test files'; then
-  failed+=(integration)
-fi
+FIRN_TEST_BINARY=$PWD/bin/firn tests integration -p 1 -count=1 -timeout 20m ./integration/...
 
 if [ ${#failed[@]} -gt 0 ]; then say "FAILED: ${failed[*]}"; exit 1; fi
 say "all green"

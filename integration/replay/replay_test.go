@@ -248,7 +248,7 @@ func downAndUp(t *testing.T, where place) {
 	l := ledger.New()
 	began := time.Now()
 	produce(t, n, l, volume(t))
-	t.Logf("%d records, %d MiB acknowledged in %v", l.Count(), l.Bytes()>>20, time.Since(began).Round(time.Millisecond))
+	t.Logf("verify: %d records, %d MiB acknowledged in %v", l.Count(), l.Bytes()>>20, time.Since(began).Round(time.Millisecond))
 	lies := sink(t, n)
 	coldStart(t, n)
 
@@ -260,7 +260,7 @@ func downAndUp(t *testing.T, where place) {
 		t.Fatal(err)
 	}
 	got := where.got(t, n) - before
-	t.Logf("replayed in %v, %d MiB out of the bucket", time.Since(began).Round(time.Millisecond), got>>20)
+	t.Logf("verify: replayed in %v, %d MiB out of the bucket", time.Since(began).Round(time.Millisecond), got>>20)
 	// Of the log's own bytes, batch and record headers and all.
 	if all := lies.HotBytes + lies.ColdBytes; got*100 <= all*95 {
 		t.Errorf("%d bytes came out of the bucket, the log has %d", got, all)

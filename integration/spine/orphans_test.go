@@ -2,7 +2,6 @@ package spine
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,6 +121,6 @@ func nothingIsLeft(t *testing.T, n *node.Node, h *hammer) {
 		}
 		<-time.After(200 * time.Millisecond)
 	}
-	t.Log(fmt.Sprintf("%d strangers and one planted are gone, %d objects stay", len(left), len(stored(t, n))))
+	t.Logf("verify: %d strangers and one planted are gone, %d objects stay", len(left), len(stored(t, n)))
 	verify(t, n, h.ledger, "t")
 }

@@ -128,7 +128,7 @@ func TestKillKeepsAcknowledged(t *testing.T) {
 				n.Up()
 			}
 			h.stop()
-			t.Logf("%d kills, %d requests cut off, %d sent, %d acknowledged", rounds, h.wire.cut.Load(), h.sent.Load(), l.Count())
+			t.Logf("verify: %d kills, %d requests cut off, %d sent, %d acknowledged", rounds, h.wire.cut.Load(), h.sent.Load(), l.Count())
 			verify(t, n, l, "t")
 		})
 	}
@@ -247,7 +247,7 @@ func TestKillAtEveryFailpoint(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("kills at failpoints: %v; %d requests cut off, %d sent, %d acknowledged", kills, h.wire.cut.Load(), h.sent.Load(), h.ledger.Count())
+	t.Logf("verify: %v; %d requests cut off, %d sent, %d acknowledged", kills, h.wire.cut.Load(), h.sent.Load(), h.ledger.Count())
 	nothingIsLeft(t, n, h)
 }
 
