@@ -218,13 +218,13 @@ func TestAnAccountFillsAndForgets(t *testing.T) {
 	}
 	for i, s := range steps {
 		now = now.Add(s.after)
-		if got := q.charge("p", "c", s.produced, s.fetched); got != s.want {
+		if got := q.charge("p", "c", usage{produced: s.produced, fetched: s.fetched}); got != s.want {
 			t.Fatalf("step %d: %v, want %v", i, got, s.want)
 		}
 	}
 	for i := range 1000 {
 		now = now.Add(time.Second)
-		q.charge("p", string(rune('a'+i)), 1, 0)
+		q.charge("p", string(rune('a'+i)), usage{produced: 1})
 	}
 	if len(q.m) > 200 {
 		t.Fatalf("%d accounts are kept", len(q.m))

@@ -70,6 +70,8 @@ type answer struct {
 	early []byte
 	close bool
 	start time.Time
+	// worked is how long its handler took, where that is counted.
+	worked time.Duration
 }
 
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
@@ -258,7 +260,9 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 			}
 		}()
 	}
+	began := c.s.quotas.started()
 	reply = a.handle(c.ctx, c.s, r)
+	ans.worked = c.s.quotas.worked(began)
 	ans.resp, ans.close, ans.park = reply.Response, reply.Close, reply.Park
 	if reply.Wait != nil {
 		ans.ready = make(chan struct{})
@@ -441,9 +445,7 @@ func (c *Conn) addEarly(n int) {
 
 // encode puts the answer and its header into buf.
 func (a *answer) encode(buf []byte) []byte {
-	if a.r.Key == 0 {
-		a.r.Conn.throttle(a, 0)
-	}
+	a.r.Conn.throttle(a, 0)
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
 	// The header of ApiVersions is v0 always: the client does not know yet

@@ -119,7 +119,7 @@ func receive[R kmsg.Response](a *asker, version int16, resp R) R {
 	}
 	resp.SetVersion(version)
 	p = p[4:]
-	if resp.IsFlexible() {
+	if resp.IsFlexible() && resp.Key() != 18 {
 		p = p[1:]
 	}
 	if err := resp.ReadFrom(p); err != nil {

@@ -12,7 +12,21 @@ import (
 type Quota struct {
 	ProduceRate float64 // bytes of Produce requests a second
 	FetchRate   float64 // bytes of fetched records a second
+	// RequestShare is the part of the time that its requests may be at work, 1 for
+	// one processor (request_percentage / 100).
+	RequestShare float64
 }
+
+// usage is what one request takes of its account.
+type usage struct {
+	produced, fetched int // bytes
+	// worked is how long the request kept its connection's reader. Time in which an
+	// answer is awaited is nobody's, and the bytes of a fetch are counted already.
+	worked time.Duration
+}
+
+// leastWork is the least that a request counts: framing and decoding are not timed.
+const leastWork = time.Microsecond
 
 // maxThrottle bounds how long one answer silences a client.
 const maxThrottle = 30 * time.Second
@@ -31,17 +45,36 @@ type quotas struct {
 
 type quotaKey struct{ principal, clientID string }
 
-// account is two buckets of bytes, each filled by its rate up to one second's worth.
+// account is a bucket for each part of a Quota, filled by its rate up to one
+// second's worth. A request that takes nothing from a bucket does not wait for it:
+// who owes bytes may still keep its place in a group.
 type account struct {
 	produce, fetch float64 // bytes that may be used at once; negative is debt
+	work           float64 // nanoseconds
 	at             time.Time
 }
 
 // accountIdle forgets an account nobody has used; by then its buckets are full.
 const accountIdle = 2 * maxThrottle
 
-// charge takes bytes and returns how long the client is to be quiet.
-func (q *quotas) charge(principal, clientID string, produced, fetched int) time.Duration {
+// started is the time at which work begins; zero where nobody is bounded.
+func (q *quotas) started() (t time.Time) {
+	if q.of != nil {
+		t = q.now()
+	}
+	return t
+}
+
+// worked is how much work there was since it started.
+func (q *quotas) worked(since time.Time) time.Duration {
+	if q.of == nil {
+		return 0
+	}
+	return max(q.now().Sub(since), leastWork)
+}
+
+// charge takes what was used and returns how long the client is to be quiet.
+func (q *quotas) charge(principal, clientID string, u usage) time.Duration {
 	if q.of == nil {
 		return 0
 	}
@@ -59,12 +92,15 @@ func (q *quotas) charge(principal, clientID string, produced, fetched int) time.
 			q.m = map[quotaKey]*account{}
 		}
 		q.sweepLocked(now)
-		a = &account{produce: limit.ProduceRate, fetch: limit.FetchRate, at: now}
+		a = &account{produce: limit.ProduceRate, fetch: limit.FetchRate, work: limit.RequestShare * 1e9, at: now}
 		q.m[key] = a
 	}
 	passed := max(now.Sub(a.at).Seconds(), 0)
 	a.at = now
-	return max(use(&a.produce, limit.ProduceRate, passed, produced), use(&a.fetch, limit.FetchRate, passed, fetched))
+	return max(
+		use(&a.produce, limit.ProduceRate, passed, u.produced), use(&a.fetch, limit.FetchRate, passed, u.fetched),
+		use(&a.work, limit.RequestShare*1e9, passed, int(u.worked)),
+	)
 }
 
 // use fills a bucket for the time that passed and takes n bytes out.
@@ -94,14 +130,15 @@ func (q *quotas) sweepLocked(now time.Time) {
 	}
 }
 
-// throttle charges what a request and its answer moved, tells the client and stops
-// reading it for as long.
+// throttle charges what a request and its answer took, tells the client and stops
+// reading it for as long. Every request passes here once, when its answer is about
+// to be encoded or it has none.
 func (c *Conn) throttle(a *answer, fetched int) {
-	produced := 0
+	u := usage{fetched: fetched, worked: a.worked}
 	if a.r.Key == 0 {
-		produced = int(a.size)
+		u.produced = int(a.size)
 	}
-	d := c.s.quotas.charge(c.principal, a.r.ClientID, produced, fetched)
+	d := c.s.quotas.charge(c.principal, a.r.ClientID, u)
 	if d <= 0 {
 		return
 	}
