@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, raw: raw, bucket: faulty.Wrap(raw), memory: memory, flusher: commitlog.NewFlusher(1),
+		t: t, raw: raw, memory: memory, flusher: commitlog.NewFlusher(1),
 		tp: metadata.TopicPartition{TopicID: metadata.TopicID{1, 2, 3}, Topic: "t"},
 		cfg: &metadata.TopicConfig{
 			SegmentBytes: 4096, MinISR: 1, RetentionMs: -1, RetentionBytes: -1, LocalRetentionMs: -1, LocalRetentionBytes: -1, Delete: true,
@@ -56,6 +56,7 @@ func newWorld(t *testing.T) *world {
 		},
 		batches: map[int64][]byte{},
 	}
+	w.bucket = faulty.Wrap(&judge{Bucket: raw, w: w, claimed: map[int32]bool{}, buried: map[string]time.Time{}})
 	w.log = w.open(t.TempDir())
 	return w
 }

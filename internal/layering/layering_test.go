@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/disk":       {},
 	"internal/failpoint":  {},
 	"internal/layering":   {},
+	"internal/mutation":   {},
 	"internal/space":      {},
 	"tiering/format":      {"record"},
 	"objectstore":         {"internal/disk", "internal/failpoint"},
@@ -63,7 +64,7 @@ var address = map[string][]string{
 }
 
 // seams may call the outside world directly; everyone else is given it.
-var seams = []string{"cmd", "internal/disk", "objectstore/file", "objectstore/s3", "metadata/jetstream", "integration", "bench", "internal/failpoint"}
+var seams = []string{"cmd", "internal/disk", "objectstore/file", "objectstore/s3", "metadata/jetstream", "integration", "bench", "internal/failpoint", "internal/mutation"}
 
 // outside are the calls that only a seam may make. The broker's own listener is
 // the seam for net.Listen.
