@@ -91,9 +91,9 @@ func (l *Log) Append(epoch int32, batches ...record.Batch) (Appended, error) {
 	s.end.Store(next)
 	s.size.Store(pos)
 	l.end.Store(next)
-	l.sinceCkpt += size
-	if l.sinceCkpt >= l.cfg.CheckpointBytes {
-		l.sinceCkpt = 0
+	// The flush that writes the checkpoint sets the count back: only it knows that
+	// there is one.
+	if l.sinceCkpt += size; l.sinceCkpt >= l.cfg.CheckpointBytes {
 		l.SyncAsync()
 	}
 	return Appended{Base: base, End: next, LogAppendMs: logAppendMs(batches[0])}, nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/internal/failpoint"
@@ -107,6 +108,8 @@ type checkpointer struct {
 	mu   sync.Mutex
 	f    disk.File
 	last checkpoint
+	// covered is last.synced, for those who must not wait for a slot's sync.
+	covered atomic.Int64
 }
 
 // open reads the newer valid slot, or makes the file. found is false when there
@@ -144,6 +147,7 @@ func (k *checkpointer) open(fsys disk.FS, dir string) (found bool, err error) {
 		}
 		if !found || c.seq > k.last.seq {
 			k.last, found = c, true
+			k.covered.Store(c.synced)
 		}
 	}
 	return found, nil
@@ -164,6 +168,7 @@ func (k *checkpointer) update(change func(*checkpoint)) error {
 		return fmt.Errorf("sync checkpoint: %w", err)
 	}
 	k.last = c
+	k.covered.Store(c.synced)
 	return nil
 }
 
@@ -187,7 +192,7 @@ func (k *checkpointer) close() error {
 // checkpoint records that everything below at.synced is synced. A failure to
 // write the producer snapshot only keeps the old checkpoint; a failed sync of the
 // slot takes the log offline.
-func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedTxn, now int64) error {
+func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedTxn) error {
 	failpoint.Hit(failpoint.Checkpoint)
 	snapshot := int64(noSnapshot)
 	if len(states) > 0 || len(aborted) > 0 {
@@ -206,7 +211,6 @@ func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedT
 	if err != nil {
 		return l.fail(err)
 	}
-	l.lastCkpt.Store(now)
 	if old.snapshot != noSnapshot && old.snapshot != snapshot {
 		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, foldName(old.snapshot)))
 	}

@@ -105,8 +105,7 @@ func (l *Log) flushHeld(force bool) error {
 	dirty, dir := l.dirtySegments, l.dirtyDir
 	l.dirtySegments, l.dirtyDir = nil, false
 	now := l.cfg.Now().UnixMilli()
-	due := force || l.sinceCkpt >= l.cfg.CheckpointBytes ||
-		now-l.lastCkpt.Load() >= l.cfg.CheckpointEvery.Milliseconds()
+	due := force || l.sinceCkpt >= l.cfg.CheckpointBytes || l.checkpointDue(now)
 	var states []ProducerState
 	var aborted []AbortedTxn
 	if due {
@@ -120,6 +119,7 @@ func (l *Log) flushHeld(force bool) error {
 		aborted = l.aborted.decidedIn(from, end)
 		at.maxTs, at.maxTsOffset, at.firstAppend = active.maxTs.Load(), active.maxTsOffset.Load(), active.firstAppend.Load()
 		l.sinceCkpt = 0
+		l.lastCkpt.Store(now)
 	}
 	// The descriptor stays open from the write to the sync, or the error of a
 	// failed write-back could go unseen.
@@ -162,9 +162,15 @@ func (l *Log) flushHeld(force bool) error {
 		}
 	}
 	if due {
-		return l.checkpoint(at, states, aborted, now)
+		return l.checkpoint(at, states, aborted)
 	}
 	return nil
+}
+
+// checkpointDue says that the last checkpoint does not reach the end and is old,
+// or was tried long ago. An idle log's does reach it: it costs nothing more.
+func (l *Log) checkpointDue(now int64) bool {
+	return l.ckpt.covered.Load() < l.end.Load() && now-l.lastCkpt.Load() >= l.cfg.CheckpointEvery.Milliseconds()
 }
 
 // syncFile syncs a file of the log's folder; one that a full disk kept from being

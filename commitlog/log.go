@@ -73,7 +73,8 @@ type Config struct {
 	SegmentAge   time.Duration
 	// IndexInterval is how many bytes of log there are between index entries.
 	IndexInterval int
-	// CheckpointBytes and CheckpointEvery bound what recovery scans.
+	// CheckpointBytes and CheckpointEvery bound what recovery scans: a checkpoint is
+	// due when either has passed since the last one and it does not reach the end.
 	CheckpointBytes int64
 	CheckpointEvery time.Duration
 	// ProducerExpiry forgets producers that wrote nothing for this long.
@@ -142,8 +143,8 @@ type Log struct {
 	// dirty state, guarded by appending: what the next flush has to sync.
 	dirtySegments []*segment // sealed since the last flush, oldest first
 	dirtyDir      bool
-	sinceCkpt     int64        // bytes appended since the last checkpoint
-	lastCkpt      atomic.Int64 // unix ms of the last one
+	sinceCkpt     int64        // bytes appended since a checkpoint was last tried
+	lastCkpt      atomic.Int64 // unix ms of that; one that fails is tried again by bytes or time
 	flushQueued   atomic.Bool
 	flushing      sync.Mutex // one flush of this log at a time
 	onSynced      atomic.Pointer[func(int64)]

@@ -165,6 +165,7 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 			return err
 		}
 	}
+	l.sinceCkpt = 0
 	l.lastCkpt.Store(l.cfg.Now().UnixMilli())
 	return nil
 }
@@ -173,7 +174,7 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 // segment age, and asks for a checkpoint when one is due by time. Call it every
 // second or so; it costs nothing on an idle log.
 func (l *Log) RollIfDue(now time.Time) (bool, error) {
-	if l.End() > l.SyncedEnd() && now.UnixMilli()-l.lastCkpt.Load() >= l.cfg.CheckpointEvery.Milliseconds() {
+	if l.checkpointDue(now.UnixMilli()) && l.Err() == nil {
 		l.SyncAsync()
 	}
 	age := l.segAge.Load()

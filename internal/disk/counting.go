@@ -5,10 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// Counted is an FS that counts the bytes that pass through its files.
+// Counted is an FS that counts the bytes that pass through its files, and the
+// syncs of files and folders.
 type Counted struct {
 	FS
-	read, written atomic.Int64
+	read, written, syncs atomic.Int64
 }
 
 // Counting wraps fsys.
@@ -18,6 +19,15 @@ func Counting(fsys FS) *Counted { return &Counted{FS: fsys} }
 // written.
 func (c *Counted) ReadBytes() int64    { return c.read.Load() }
 func (c *Counted) WrittenBytes() int64 { return c.written.Load() }
+
+// Syncs is how many files and folders were synced.
+func (c *Counted) Syncs() int64 { return c.syncs.Load() }
+
+// SyncDir syncs through the wrapped FS.
+func (c *Counted) SyncDir(name string) error {
+	c.syncs.Add(1)
+	return c.FS.SyncDir(name)
+}
 
 // OpenFile opens through the wrapped FS.
 func (c *Counted) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
@@ -43,4 +53,14 @@ func (f *countedFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.File.WriteAt(p, off)
 	f.c.written.Add(int64(n))
 	return n, err
+}
+
+func (f *countedFile) Sync() error {
+	f.c.syncs.Add(1)
+	return f.File.Sync()
+}
+
+func (f *countedFile) Datasync() error {
+	f.c.syncs.Add(1)
+	return f.File.Datasync()
 }

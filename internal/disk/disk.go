@@ -1,6 +1,6 @@
 // Package disk is the file system as the rest of firn sees it: a small seam with
 // a real implementation (OS), one that lives in memory and can lose power (Sim),
-// and one that counts bytes (Counting).
+// and one that counts bytes and syncs (Counting).
 //
 // Two facts of POSIX shape it. Data is durable only after Sync or Datasync of
 // its file returned nil, and once one of them failed the pages may be gone while
