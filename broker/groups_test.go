@@ -25,6 +25,20 @@ import (
 // groupServer serves groups on a real disk, with the topics t and u.
 func groupServer(t *testing.T, more ...func(*Config)) (addr string, meta *metadata.Client) {
 	t.Helper()
+	addr, meta, stop := serveAt(t, t.TempDir(), memory.NewServer(1, time.Now), more...)
+	t.Cleanup(stop)
+	for _, topic := range []string{"t", "u"} {
+		if _, err := meta.EnsureTopic(t.Context(), metadata.NewTopic{Name: topic, Partitions: 3, ReplicationFactor: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return addr, meta
+}
+
+// serveAt serves what lies in a folder and a metadata store. Once stopped it may be
+// started again from them.
+func serveAt(t *testing.T, path string, store *memory.Server, more ...func(*Config)) (addr string, meta *metadata.Client, stop func()) {
+	t.Helper()
 	ctx := context.Background()
 	must := func(err error) {
 		t.Helper()
@@ -33,9 +47,9 @@ func groupServer(t *testing.T, more ...func(*Config)) (addr string, meta *metada
 		}
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	dir, err := replication.OpenDataDir(disk.OS(), t.TempDir(), "c", 1)
+	dir, err := replication.OpenDataDir(disk.OS(), path, "c", 1)
 	must(err)
-	meta, err = metadata.Open(ctx, metadata.Config{Store: memory.NewServer(1, time.Now).Open(), Cluster: "c", NodeID: 1, Now: time.Now})
+	meta, err = metadata.Open(ctx, metadata.Config{Store: store.Open(), Cluster: "c", NodeID: 1, Now: time.Now})
 	must(err)
 	must(dir.Adopt(meta.Image().ClusterID()))
 	must(meta.RegisterBroker(ctx, metadata.Broker{Node: 1, Incarnation: dir.Meta.Incarnation, DirIDs: []string{dir.Meta.DirID}}))
@@ -64,19 +78,14 @@ func groupServer(t *testing.T, more ...func(*Config)) (addr string, meta *metada
 	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
 	must(err)
 	s.Serve(b)
-	t.Cleanup(func() {
+	return b.Addr().String(), meta, func() {
 		s.Close()
 		groups.Close()
-		manager.Close()
+		clean := manager.Close()
 		flusher.Close()
 		meta.Close()
-		dir.Close(false)
-	})
-	for _, topic := range []string{"t", "u"} {
-		_, err := meta.EnsureTopic(ctx, metadata.NewTopic{Name: topic, Partitions: 3, ReplicationFactor: 1})
-		must(err)
+		dir.Close(clean)
 	}
-	return b.Addr().String(), meta
 }
 
 // asker is a client that sends one request at a time, or several at once.
