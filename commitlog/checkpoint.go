@@ -154,9 +154,14 @@ func (k *checkpointer) open(fsys disk.FS, dir string) (found bool, err error) {
 }
 
 // update writes the next slot with what change makes of the last one, durably.
+// ErrClosed when the log was closed meanwhile: a topic is deleted while its
+// retention or a DeleteRecords runs.
 func (k *checkpointer) update(change func(*checkpoint)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.f == nil {
+		return ErrClosed
+	}
 	c := k.last
 	c.clean = false
 	change(&c)
@@ -170,6 +175,16 @@ func (k *checkpointer) update(change func(*checkpoint)) error {
 	k.last = c
 	k.covered.Store(c.synced)
 	return nil
+}
+
+// updateCheckpoint is update for the log: a slot that cannot be written takes it
+// offline.
+func (l *Log) updateCheckpoint(change func(*checkpoint)) error {
+	err := l.ckpt.update(change)
+	if err == nil || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return l.fail(err)
 }
 
 func (k *checkpointer) get() checkpoint {
@@ -203,13 +218,13 @@ func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedT
 		}
 	}
 	old := l.ckpt.get()
-	err := l.ckpt.update(func(c *checkpoint) {
+	err := l.updateCheckpoint(func(c *checkpoint) {
 		c.synced, c.segment, c.pos, c.snapshot = at.synced, at.segment, at.pos, snapshot
 		c.maxTs, c.maxTsOffset, c.firstAppend = at.maxTs, at.maxTsOffset, at.firstAppend
 		c.hw = l.hw.Load()
 	})
 	if err != nil {
-		return l.fail(err)
+		return err
 	}
 	if old.snapshot != noSnapshot && old.snapshot != snapshot {
 		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, foldName(old.snapshot)))
@@ -256,10 +271,7 @@ func (l *Log) closeClean() error {
 	if l.ckpt.get().synced != l.end.Load() {
 		return errors.New("log changed while it was closed")
 	}
-	if err := l.ckpt.update(func(c *checkpoint) { c.clean, c.hw = true, l.hw.Load() }); err != nil {
-		return l.fail(err)
-	}
-	return nil
+	return l.updateCheckpoint(func(c *checkpoint) { c.clean, c.hw = true, l.hw.Load() })
 }
 
 // partition.meta names the partition and versions the folder.

@@ -26,13 +26,13 @@ func (l *Log) SetStart(offset int64) error {
 		}
 	}
 	var raised bool
-	err := l.ckpt.update(func(c *checkpoint) {
+	err := l.updateCheckpoint(func(c *checkpoint) {
 		if offset > c.start {
 			c.start, raised = offset, true
 		}
 	})
 	if err != nil {
-		return l.fail(err)
+		return err
 	}
 	if raised {
 		l.start.Store(offset)
@@ -65,10 +65,10 @@ func (l *Log) DeleteLocal(below int64) (int64, error) {
 		return 0, l.Err()
 	}
 	local := segs[n].base
-	err := l.ckpt.update(func(c *checkpoint) { c.localStart = max(c.localStart, local) })
+	err := l.updateCheckpoint(func(c *checkpoint) { c.localStart = max(c.localStart, local) })
 	if err != nil {
 		l.appending.Unlock()
-		return 0, l.fail(err)
+		return 0, err
 	}
 	rest := append([]*segment(nil), segs[n:]...)
 	l.segments.Store(&rest)
@@ -148,13 +148,13 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 		}
 		snap = end
 	}
-	err = l.ckpt.update(func(c *checkpoint) {
+	err = l.updateCheckpoint(func(c *checkpoint) {
 		c.synced, c.segment, c.pos, c.snapshot, c.localStart = end, end, 0, snap, end
 		c.maxTs, c.maxTsOffset, c.firstAppend = -1, -1, 0
 		c.start = max(c.start, start)
 	})
 	if err != nil {
-		return l.fail(err)
+		return err
 	}
 	for _, o := range old {
 		o.close()
