@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/firnlog/firn/internal/disk"
@@ -25,19 +26,18 @@ func (l *Log) SetStart(offset int64) error {
 			return err
 		}
 	}
-	var raised bool
-	err := l.updateCheckpoint(func(c *checkpoint) {
-		if offset > c.start {
-			c.start, raised = offset, true
-		}
-	})
-	if err != nil {
+	if err := l.updateCheckpoint(func(c *checkpoint) { c.start = max(c.start, offset) }); err != nil {
 		return err
 	}
-	if raised {
-		l.start.Store(offset)
-	}
+	raise(&l.start, offset)
 	return nil
+}
+
+// raise is how the log start moves in memory: those who raise it write the slot one
+// after the other and come here in any order.
+func raise(start *atomic.Int64, offset int64) {
+	for was := start.Load(); was < offset && !start.CompareAndSwap(was, offset); was = start.Load() {
+	}
 }
 
 // DeleteLocal removes the sealed segments that end at or below offset, oldest
@@ -136,7 +136,7 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	l.end.Store(end)
 	l.synced.Store(end)
 	l.localStart.Store(end)
-	l.start.Store(max(l.start.Load(), start))
+	raise(&l.start, start)
 	snap := int64(noSnapshot)
 	if len(producers) > 0 {
 		// The older batches go: only this file has the fold from now on.

@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -48,6 +50,40 @@ func TestAClosedLogRefusesTrims(t *testing.T) {
 		wg.Wait()
 		if l.offline.Load() != nil {
 			t.Fatalf("a log that was closed says it went offline: %v", *l.offline.Load())
+		}
+	}
+}
+
+// TestTheLogStartNeverGoesBack: whoever raises it at the same time, everybody
+// finds it at least where they wanted it, and where the disk has it.
+func TestTheLogStartNeverGoesBack(t *testing.T) {
+	s := disk.NewSim(1)
+	s.MkdirAll("/p", 0o755)
+	l, _ := open(t, s, "/p")
+	const rounds, callers = 3000, 4
+	for range rounds * callers {
+		mustAppend(t, l, 1, batch(0, 1))
+	}
+	if err := l.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(6, 6))
+	for round := range int64(rounds) {
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for _, i := range r.Perm(callers) {
+			to := round*callers + int64(i) + 1
+			wg.Go(func() {
+				<-begin
+				if err := l.SetStart(to); err != nil || l.Start() < to {
+					t.Errorf("raised to %d, the log start is %d: %v", to, l.Start(), err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+		if want := (round + 1) * callers; l.Start() != want || l.ckpt.get().start != want {
+			t.Fatalf("round %d: log start %d, on disk %d, want %d", round, l.Start(), l.ckpt.get().start, want)
 		}
 	}
 }
