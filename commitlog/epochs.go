@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/firnlog/firn/internal/disk"
@@ -42,21 +43,31 @@ func (c *epochCache) latest() int32 {
 }
 
 // EpochEnd returns the largest epoch at or below epoch that this log has, and the
-// offset where it ends; -1, -1 when it has none (KIP-101, KIP-279).
+// offset where it ends: the start of the next one, or the log end. For an epoch
+// older than all it is that epoch itself and the start of the first one: its
+// records are gone, and a replica or a consumer that knows only them goes on there
+// (KIP-101, KIP-279, KIP-320; LeaderEpochFileCache.endOffsetFor). -1, -1 when epoch
+// is negative or no epoch is known.
+//
+// Kafka's cache knows nothing of an epoch above its latest, which is the leader's
+// own. Ours begins with the first record, so the epochs between the two have ended
+// where the latest one ends; an epoch above the leader's is for the caller to refuse.
 func (l *Log) EpochEnd(epoch int32) (int32, int64) {
 	l.epochs.mu.RLock()
 	defer l.epochs.mu.RUnlock()
 	list := l.epochs.list
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].Epoch > epoch {
-			continue
-		}
-		if i+1 < len(list) {
-			return list[i].Epoch, list[i+1].Start
-		}
-		return list[i].Epoch, l.end.Load()
+	if epoch < 0 || len(list) == 0 {
+		return -1, -1
 	}
-	return -1, -1
+	i := sort.Search(len(list), func(i int) bool { return list[i].Epoch > epoch })
+	end := l.end.Load()
+	if i < len(list) {
+		end = list[i].Start
+	}
+	if i == 0 {
+		return epoch, end
+	}
+	return list[i-1].Epoch, end
 }
 
 // EpochAt is the leader epoch of the record at offset, -1 when unknown.
@@ -73,7 +84,7 @@ func (l *Log) EpochAt(offset int64) int32 {
 	return e
 }
 
-// assignLocked notes that epoch begins at start and makes it durable before any
+// assignEpochLocked notes that epoch begins at start and makes it durable before any
 // record carries it: a leader that forgets its epoch could hand it out again.
 // Log.appending is held.
 func (l *Log) assignEpochLocked(epoch int32, start int64) error {
