@@ -70,6 +70,7 @@ type answer struct {
 	early []byte
 	close bool
 	start time.Time
+	code  int16 // the first error of the answer, once it is encoded
 	// worked is how long its handler took, where that is counted.
 	worked time.Duration
 }
@@ -284,7 +285,7 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 			c.encodeEarly(ans)
 		}()
 	} else if ans.resp == nil && ans.park == nil && !ans.close {
-		c.s.metrics.byKey[r.Key].n.Inc()
+		c.s.metrics.count(r.Key, codeNone)
 		c.throttle(ans, 0)
 		c.forget(ans)
 		return nil // no answer was asked for
@@ -446,6 +447,7 @@ func (c *Conn) addEarly(n int) {
 // encode puts the answer and its header into buf.
 func (a *answer) encode(buf []byte) []byte {
 	a.r.Conn.throttle(a, 0)
+	a.code = firstError(a.resp)
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(a.r.CorrelationID))
 	// The header of ApiVersions is v0 always: the client does not know yet
@@ -466,10 +468,11 @@ func (c *Conn) write(a *answer, buf []byte) (_ []byte, err error) {
 			err = errQuiet
 		}
 	}()
-	m := &c.s.metrics.byKey[a.r.Key]
-	m.n.Inc()
-	m.d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
-	defer c.forget(a)
+	c.s.metrics.byKey[a.r.Key].d.Observe(c.s.cfg.Now().Sub(a.start).Seconds())
+	defer func() {
+		c.s.metrics.count(a.r.Key, a.code)
+		c.forget(a)
+	}()
 	if f, ok := a.resp.(*fetchAnswer); ok {
 		return c.writeFetch(a, f, buf)
 	}

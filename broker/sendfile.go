@@ -34,6 +34,7 @@ func (c *Conn) writeFetch(a *answer, f *fetchAnswer, buf []byte) ([]byte, error)
 		c.s.logger.Error("records cannot be read", "event", "read_failed", "err", err)
 	}
 	buf, cuts, left := f.encode(buf, failed)
+	a.code = firstError(f)
 	c.hold(len(buf))
 	defer c.letGo()
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-4+left))

@@ -99,6 +99,9 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, logger: cfg.Logger.With("component", "broker"), conns: map[*Conn]struct{}{}, perIP: map[string]int{}, quotas: quotas{of: cfg.Quotas, now: cfg.Now}, making: make(chan struct{}, makers)}
 	s.metrics = newServerMetrics(cfg.Registerer)
+	if cfg.Registerer != nil && cfg.Replication != nil {
+		cfg.Registerer.MustRegister(partitionCollector{cfg.NodeID, cfg.Metadata, cfg.Replication})
+	}
 	if cfg.Memory != nil {
 		reclaim := s.reclaim
 		cfg.Memory.reclaim.Store(&reclaim)
@@ -264,35 +267,4 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
-}
-
-type serverMetrics struct {
-	requests    *prometheus.CounterVec
-	duration    *prometheus.HistogramVec
-	connections prometheus.Gauge
-	refused     prometheus.Counter
-	reclaimed   prometheus.Counter
-	byKey       [maxKey]struct {
-		n prometheus.Counter
-		d prometheus.Observer
-	}
-}
-
-func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
-	m := &serverMetrics{
-		requests:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "firn_kafka_requests_total", Help: "Requests answered, by API."}, []string{"api"}),
-		duration:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "firn_kafka_request_duration_seconds", Help: "From a request's last byte to its answer being ready, waiting included.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9)}, []string{"api"}),
-		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "firn_kafka_connections", Help: "Open client connections."}),
-		refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_connections_refused_total", Help: "Connections refused because there were too many."}),
-		reclaimed:   prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_connections_reclaimed_total", Help: "Connections ended because they had stalled and held memory that others waited for."}),
-	}
-	for key, a := range apis {
-		if a != nil {
-			m.byKey[key].n, m.byKey[key].d = m.requests.WithLabelValues(a.name), m.duration.WithLabelValues(a.name)
-		}
-	}
-	if reg != nil {
-		reg.MustRegister(m.requests, m.duration, m.connections, m.refused, m.reclaimed)
-	}
-	return m
 }
