@@ -117,7 +117,7 @@ func (l *Log) publishLocked(s *segment, b record.Batch, pos int64) {
 		s.firstAppend.Store(max(1, l.cfg.Now().UnixMilli()))
 	}
 	if b.ProducerID() >= 0 {
-		if a, ok := l.producers.Load().apply(b); ok {
+		if a, ok := l.producers.Load().apply(b, l.now()); ok {
 			l.aborted.add(a)
 		}
 	}

@@ -228,6 +228,8 @@ func (l *Log) LocalBytes() (n int64) {
 	return n
 }
 
+func (l *Log) now() int64 { return l.cfg.Now().UnixMilli() }
+
 func (l *Log) active() *segment {
 	segs := *l.segments.Load()
 	return segs[len(segs)-1]

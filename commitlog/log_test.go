@@ -626,8 +626,7 @@ func TestDeletionStopsAtTheCheckpoint(t *testing.T) {
 	}
 	s.SyncDir("/")
 	s.SyncDir("/data")
-	never := func(c *Config) { c.ProducerExpiry = 1 << 62 } // the test's records are old
-	l, _ := open(t, s, "/data/p", never)
+	l, _ := open(t, s, "/data/p")
 	roll := func(seq int32) {
 		t.Helper()
 		mustAppend(t, l, 1, idempotent(7, 0, seq, 1))
@@ -653,7 +652,7 @@ func TestDeletionStopsAtTheCheckpoint(t *testing.T) {
 	}
 	l.Close(false)
 	full = false
-	l, _ = open(t, s.Crash(), "/data/p", never)
+	l, _ = open(t, s.Crash(), "/data/p")
 	if l.End() != 3 || l.LocalStart() != 1 {
 		t.Fatalf("[%d, %d) after the crash", l.LocalStart(), l.End())
 	}

@@ -30,7 +30,11 @@ type ProducerState struct {
 	CoordinatorEpoch int32      // of the last transaction marker, -1 for none
 	Batches          []SeqRange // at most rememberedBatches, oldest first
 	TxnFirst         int64      // first offset of its open transaction, -1 for none
-	LastTimestamp    int64
+	// LastTimestamp is when its last batch was appended, by the clock of the broker
+	// that did it (ms), or, where only the bytes were left to tell, when they were
+	// read; -1 when it is not known. The records' own times are their producer's
+	// business: one that copies old records is not idle.
+	LastTimestamp int64
 }
 
 // AbortedTxn is an aborted transaction: its data lies in [First, Last], Last being
@@ -178,9 +182,10 @@ func (p *producers) check(b record.Batch) (verdict, error) {
 	return verdict{}, nil
 }
 
-// apply folds a batch that is in the log. It returns the transaction that the
-// batch aborted, if it is an abort marker.
-func (p *producers) apply(b record.Batch) (aborted AbortedTxn, isAbort bool) {
+// apply folds a batch that is in the log; now is when it was appended, or is read
+// again (ms). It returns the transaction that the batch aborted, if it is an abort
+// marker.
+func (p *producers) apply(b record.Batch, now int64) (aborted AbortedTxn, isAbort bool) {
 	id := b.ProducerID()
 	if id < 0 {
 		return AbortedTxn{}, false
@@ -193,7 +198,7 @@ func (p *producers) apply(b record.Batch) (aborted AbortedTxn, isAbort bool) {
 	if b.ProducerEpoch() != st.Epoch {
 		st.Epoch, st.Batches = b.ProducerEpoch(), nil
 	}
-	st.LastTimestamp = b.MaxTimestamp()
+	st.LastTimestamp = now
 	if b.IsControl() {
 		m, ok, err := record.ParseMarker(b)
 		if err != nil || !ok {
@@ -263,11 +268,11 @@ func (p *producers) firstUnstable(hw int64) int64 {
 	return first
 }
 
-// expire forgets producers without an open transaction that wrote nothing since
-// before (ms).
-func (p *producers) expire(before int64) {
+// expire forgets producers without an open transaction that appended nothing after
+// since (ms): those that have been idle for producer.id.expiration.ms.
+func (p *producers) expire(since int64) {
 	for id, st := range p.byID {
-		if st.TxnFirst < 0 && st.LastTimestamp >= 0 && st.LastTimestamp < before {
+		if st.TxnFirst < 0 && st.LastTimestamp <= since {
 			delete(p.byID, id)
 		}
 	}
@@ -285,11 +290,15 @@ func (p *producers) states() []ProducerState {
 	return out
 }
 
-// restore is the inverse of states.
-func restoreProducers(list []ProducerState) *producers {
+// restoreProducers is the inverse of states. Where it is not known when a producer
+// was last seen, that is now (ms).
+func restoreProducers(list []ProducerState, now int64) *producers {
 	p := newProducers()
 	for _, st := range list {
 		c := st
+		if c.LastTimestamp < 0 {
+			c.LastTimestamp = now
+		}
 		c.Batches = slices.Clone(st.Batches)
 		p.byID[st.ID] = &c
 		if st.TxnFirst >= 0 {
@@ -306,13 +315,14 @@ func restoreProducers(list []ProducerState) *producers {
 const (
 	snapshotMagic = "FPRD"
 	snapshotMajor = 1
+	snapshotMinor = 2 // 1 had the last record's time for the last append's; 0 no aborted transactions
 	maxSnapshot   = 256 << 20
 )
 
 func encodeSnapshot(offset int64, list []ProducerState, aborted []AbortedTxn) []byte {
 	b := append([]byte(nil), snapshotMagic...)
 	b = binary.BigEndian.AppendUint16(b, snapshotMajor)
-	b = binary.BigEndian.AppendUint16(b, 1)
+	b = binary.BigEndian.AppendUint16(b, snapshotMinor)
 	b = binary.BigEndian.AppendUint64(b, uint64(offset))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
 	for _, st := range list {
@@ -349,6 +359,7 @@ func decodeSnapshot(b []byte) (offset int64, list []ProducerState, aborted []Abo
 	if major := binary.BigEndian.Uint16(b[4:]); major != snapshotMajor {
 		return 0, nil, nil, fmt.Errorf("producer snapshot format %d is not one this build reads (%d): start a newer firn", major, snapshotMajor)
 	}
+	minor := binary.BigEndian.Uint16(b[6:])
 	offset = int64(binary.BigEndian.Uint64(b[8:]))
 	count := int(binary.BigEndian.Uint32(b[16:]))
 	p := body[20:]
@@ -366,6 +377,9 @@ func decodeSnapshot(b []byte) (offset int64, list []ProducerState, aborted []Abo
 			CoordinatorEpoch: int32(binary.BigEndian.Uint32(p[10:])), TxnFirst: int64(binary.BigEndian.Uint64(p[14:])),
 			LastTimestamp: int64(binary.BigEndian.Uint64(p[22:])),
 		}
+		if minor < 2 {
+			st.LastTimestamp = -1
+		}
 		n := int(p[30])
 		p = p[fixed:]
 		if n > rememberedBatches || len(p) < n*each {
@@ -380,7 +394,7 @@ func decodeSnapshot(b []byte) (offset int64, list []ProducerState, aborted []Abo
 		}
 		list = append(list, st)
 	}
-	if binary.BigEndian.Uint16(b[6:]) >= 1 { // minor 0 had no aborted transactions
+	if minor >= 1 {
 		if len(p) < 4 || int64(binary.BigEndian.Uint32(p))*abortedSize != int64(len(p)-4) {
 			return 0, nil, nil, bad
 		}

@@ -225,11 +225,11 @@ func (l *Log) ProducersAt(offset int64) ([]ProducerState, error) {
 	if i < 0 || offset > l.End() {
 		return nil, ErrOffsetOutOfRange
 	}
-	p, from := newProducers(), 0
+	p, from, now := newProducers(), 0, l.now()
 	for j := i; j >= 0; j-- {
 		at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(segs[j].base))
 		if err == nil && at == segs[j].base {
-			p, from = restoreProducers(list), j
+			p, from = restoreProducers(list, now), j
 			break
 		}
 	}
@@ -238,7 +238,7 @@ func (l *Log) ProducersAt(offset int64) ([]ProducerState, error) {
 			if b.NextOffset() > offset {
 				return errStop
 			}
-			p.apply(b)
+			p.apply(b, now)
 			return nil
 		}); err != nil {
 			return nil, err

@@ -247,7 +247,7 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 	if k.snapshot == noSnapshot {
 		restored = newProducers()
 	} else if at, list, aborted, err := l.readFold(k.snapshot); err == nil && at == k.snapshot && at == k.synced {
-		restored = restoreProducers(list)
+		restored = restoreProducers(list, l.now())
 		for _, a := range aborted {
 			l.aborted.add(a)
 		}
@@ -262,7 +262,7 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 	p, from := l.nearestSnapshot(segs, bad, k.segment)
 	for _, s := range segs[from:] {
 		if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
-			if a, ok := p.apply(b); ok {
+			if a, ok := p.apply(b, l.now()); ok {
 				l.aborted.add(a)
 			}
 			return nil
@@ -298,7 +298,7 @@ func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers,
 			base = segs[j].base
 		}
 		if at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(base)); err == nil && at == base {
-			return restoreProducers(list), j
+			return restoreProducers(list, l.now()), j
 		}
 	}
 	return newProducers(), 0
@@ -410,7 +410,7 @@ func (l *Log) vouched(s *segment, k checkpoint, refold bool) error {
 			s.maxTsOffset.Store(b.LastOffset())
 		}
 		if refold {
-			if a, ok := p.apply(b); ok {
+			if a, ok := p.apply(b, l.now()); ok {
 				l.aborted.add(a)
 			}
 		}

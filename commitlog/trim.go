@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -127,7 +128,13 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	}
 	old := *l.segments.Load()
 	l.segments.Store(&[]*segment{s})
-	l.producers.Store(restoreProducers(producers))
+	// Idle time counts from now: nobody can say when they wrote last, older builds
+	// put the time of the records there.
+	producers = slices.Clone(producers)
+	for i := range producers {
+		producers[i].LastTimestamp = l.now()
+	}
+	l.producers.Store(restoreProducers(producers, l.now()))
 	l.aborted.dropBelow(end)
 	l.epochs.mu.Lock()
 	l.epochs.list = append([]EpochStart(nil), epochs...)
