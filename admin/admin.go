@@ -28,6 +28,8 @@ import (
 type Config struct {
 	// Addr is HOST:PORT; port 0 takes any free one.
 	Addr string
+	// Listen binds it: net.Listen outside of tests. Required.
+	Listen func(network, address string) (net.Listener, error)
 	// Ready says why the broker cannot serve yet, or nil.
 	Ready    func() error
 	Gatherer prometheus.Gatherer
@@ -43,7 +45,7 @@ type Server struct {
 
 // Start listens and serves until Close.
 func Start(cfg Config) (*Server, error) {
-	ln, err := net.Listen("tcp", cfg.Addr)
+	ln, err := cfg.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("admin API: %w; choose another --admin-addr", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -23,7 +24,7 @@ func TestReadinessFollowsTheBroker(t *testing.T) {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_test_total", Help: "a counter"})
 	reg.MustRegister(c)
 	c.Inc()
-	s, err := Start(Config{Addr: "127.0.0.1:0", Gatherer: reg, Logger: slog.New(slog.DiscardHandler), Ready: func() error {
+	s, err := Start(Config{Addr: "127.0.0.1:0", Listen: net.Listen, Gatherer: reg, Logger: slog.New(slog.DiscardHandler), Ready: func() error {
 		if ready.Load() {
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ var update = flag.Bool("update", false, "rewrite docs/protocol.md")
 func listen(t testing.TB, log io.Writer) (*Server, string) {
 	t.Helper()
 	s := New(Config{NodeID: 1, Now: time.Now, Logger: slog.New(slog.NewTextHandler(log, nil)), MaxRequestBytes: 1 << 20, MaxConnectionsPerIP: 2})
-	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
+	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"}, net.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +239,53 @@ func TestListenersAreParsed(t *testing.T) {
 		if _, err := ParseListener(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}
+	}
+}
+
+// one is a listener with one connection to accept, which comes from nowhere.
+type one struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+}
+
+func (l *one) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (l *one) Close() error   { l.close(); return nil }
+func (l *one) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 9092} }
+
+// TestTheNetworkIsGiven serves a connection that no socket carries, and names the
+// listener that could not be bound.
+func TestTheNetworkIsGiven(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	if _, err := Listen(Listener{Name: "EXT", Address: "h:1"}, func(network, address string) (net.Listener, error) {
+		return nil, fmt.Errorf("%s %s is taken", network, address)
+	}); err == nil || err.Error() != "listener EXT: tcp h:1 is taken" {
+		t.Errorf("%v", err)
+	}
+	server, client := net.Pipe()
+	closed := make(chan struct{})
+	ln := &one{conns: make(chan net.Conn, 1), closed: closed, close: sync.OnceFunc(func() { close(closed) })}
+	ln.conns <- server
+	b, err := Listen(Listener{Name: "T"}, func(string, string) (net.Listener, error) { return ln, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{NodeID: 1, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	s.Serve(b)
+	defer s.Close()
+	defer client.Close()
+	if _, err := client.Write(rawFrame(18, 0, 7, nil, false)); err != nil {
+		t.Fatal(err)
+	}
+	if id, _ := readAnswer(t, client); id != 7 {
+		t.Errorf("answer %d", id)
 	}
 }
 

@@ -75,7 +75,7 @@ func serveAt(t *testing.T, path string, store *memory.Server, more ...func(*Conf
 		f(&cfg)
 	}
 	s := New(cfg)
-	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
+	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"}, net.Listen)
 	must(err)
 	s.Serve(b)
 	return b.Addr().String(), meta, func() {

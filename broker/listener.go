@@ -68,9 +68,9 @@ type Bound struct {
 	ln net.Listener
 }
 
-// Listen binds l.
-func Listen(l Listener) (*Bound, error) {
-	ln, err := net.Listen("tcp", l.Address)
+// Listen binds l by listen, which is net.Listen outside of tests.
+func Listen(l Listener, listen func(network, address string) (net.Listener, error)) (*Bound, error) {
+	ln, err := listen("tcp", l.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", l.Name, err)
 	}

@@ -209,7 +209,7 @@ func TestRequestsThatNeverFitAreRefused(t *testing.T) {
 func TestRefusedConnectionsAreLoggedNowAndThen(t *testing.T) {
 	var log safeBuffer
 	s := New(Config{Now: time.Now, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConnections: 100, Limits: func() (int, int) { return 1, 1 }})
-	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"})
+	b, err := Listen(Listener{Name: "T", Address: "127.0.0.1:0"}, net.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}

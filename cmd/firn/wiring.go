@@ -97,12 +97,12 @@ func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if n.admin, err = admin.Start(admin.Config{Addr: cfg.AdminAddr, Ready: n.readiness, Gatherer: reg, Logger: logger}); err != nil {
+	if n.admin, err = admin.Start(admin.Config{Addr: cfg.AdminAddr, Listen: net.Listen, Ready: n.readiness, Gatherer: reg, Logger: logger}); err != nil {
 		return nil, err
 	}
 	// Bound before the recovery, served after it: a port in use is known at once.
 	for _, l := range listeners {
-		b, err := broker.Listen(l)
+		b, err := broker.Listen(l, net.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("%w; choose another --kafka-addr", err)
 		}
