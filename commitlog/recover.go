@@ -67,25 +67,21 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 		return err
 	}
 	if !found {
-		l.ckpt.last.snapshot = noSnapshot
+		l.ckpt.last = checkpoint{snapshot: noSnapshot}
 	}
 	k := l.ckpt.get()
-	if !found && len(bases) > 0 {
-		// Nothing was ever vouched for: everything is past the checkpoint.
-		k = checkpoint{synced: bases[0], segment: bases[0], snapshot: noSnapshot, start: bases[0], localStart: bases[0]}
-		l.ckpt.last = k
+	kept, _ := slices.BinarySearch(bases, k.localStart)
+	if err := presentSegments(bases[kept:], k, found); err != nil {
+		return err // before anything is removed
 	}
 	// Segments below the local start were being deleted.
-	for len(bases) > 0 && bases[0] < k.localStart {
-		if err := l.removeFiles(bases[0]); err != nil {
+	for _, base := range bases[:kept] {
+		if err := l.removeFiles(base); err != nil {
 			return err
 		}
-		bases = bases[1:]
 	}
+	bases = bases[kept:]
 	at := slices.Index(bases, k.segment)
-	if at < 0 && (k.pos > 0 || k.synced > k.segment || len(bases) > 0 && bases[0] < k.segment) {
-		return fmt.Errorf("%w: segment %d is missing", ErrDamaged, k.segment)
-	}
 	segs, bad, err := l.openSealed(bases[:max(at, 0)], k)
 	l.segments.Store(&segs)
 	if err != nil {
@@ -123,6 +119,26 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 		}
 	}
 	return l.flush(true)
+}
+
+// presentSegments says which segments must be there: the folder names the local
+// start's and the checkpoint's durably before a slot does. Without them the good
+// segments behind would look like a tail to be cut.
+func presentSegments(bases []int64, k checkpoint, found bool) error {
+	if !found {
+		// The first slot is durable before the first append. Where the log started,
+		// and whether the bucket has what is below, only a slot says.
+		if len(bases) > 0 && bases[0] != 0 {
+			return fmt.Errorf("%w: no slot of the checkpoint is readable and the first segment is %d", ErrDamaged, bases[0])
+		}
+		return nil
+	}
+	for _, base := range []int64{k.localStart, k.segment} {
+		if !slices.Contains(bases, base) {
+			return fmt.Errorf("%w: segment %d is missing", ErrDamaged, base)
+		}
+	}
+	return nil
 }
 
 // listFolder removes leftovers and returns the bases of the segments, sorted.
