@@ -1,14 +1,16 @@
 package broker
 
 // ListOffsets (key 2), v1 to v11; KIP-79 (by time), KIP-207, KIP-320, KIP-405 (-4),
-// KIP-734 (-3), KIP-1005 (-5), KIP-1023 (-6). Left out: v10's timeout, which bounds
-// lookups in a bucket.
+// KIP-734 (-3), KIP-1005 (-5), KIP-1023 (-6), KIP-1075 (a timeout for lookups in the
+// bucket, from v10).
 
 import (
 	"context"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/firnlog/firn/fetch"
 	"github.com/firnlog/firn/replication"
 )
 
@@ -24,11 +26,22 @@ const (
 
 var specialSince = map[int64]int16{latest: 1, earliest: 1, maxTimestamp: 7, earliestLocal: 8, latestTiered: 9, earliestPending: 11}
 
+// lookupTime bounds what a request without a timeout of its own waits for the bucket:
+// the default of Kafka's remote.list.offsets.request.timeout.ms.
+const lookupTime = 30 * time.Second
+
 func listOffsets(_ context.Context, s *Server, r *Request) Reply {
 	// A lookup by time reads batches: not on the reader.
 	return Reply{Wait: func(ctx context.Context) kmsg.Response {
 		req := r.Body.(*kmsg.ListOffsetsRequest)
 		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		// For all partitions together. What is on disk is answered after it, too.
+		within := lookupTime
+		if r.Version >= 10 && req.TimeoutMillis > 0 {
+			within = time.Duration(req.TimeoutMillis) * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
 		for _, t := range req.Topics {
 			rt := kmsg.NewListOffsetsResponseTopic()
 			rt.Topic = t.Topic
@@ -64,7 +77,6 @@ func (s *Server) listOffset(ctx context.Context, r *Request, topic string, q kms
 		return err
 	}
 	st := p.State()
-	epoch := func(offset int64) { rp.Offset, rp.LeaderEpoch = offset, epochAt(p, offset) }
 	switch q.Timestamp {
 	case latest:
 		end := st.HighWatermark
@@ -73,17 +85,15 @@ func (s *Server) listOffset(ctx context.Context, r *Request, topic string, q kms
 		}
 		rp.Offset, rp.LeaderEpoch = end, st.LeaderEpoch
 	case earliest:
-		epoch(st.LogStart)
+		rp.Offset, rp.LeaderEpoch = st.LogStart, epochAt(p, st.LogStart)
 	case earliestLocal:
-		epoch(max(st.LocalStart, st.LogStart))
+		rp.Offset, rp.LeaderEpoch = fetch.EarliestLocal(p)
 	case latestTiered:
-		if tier := p.Tier(); tier != nil && tier.TieredEnd() > st.LogStart {
-			epoch(tier.TieredEnd() - 1)
-		}
+		rp.Offset, rp.LeaderEpoch, err = fetch.LatestTiered(ctx, p)
+		return err
 	case earliestPending:
-		if tier := p.Tier(); tier != nil {
-			epoch(max(tier.TieredEnd(), st.LogStart))
-		}
+		rp.Offset, rp.LeaderEpoch, err = fetch.EarliestPending(ctx, p)
+		return err
 	case maxTimestamp:
 		o, at, e, ok, err := s.cfg.Fetch.MaxTimestamp(ctx, p)
 		if err != nil || !ok {

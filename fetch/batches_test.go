@@ -21,6 +21,19 @@ func (brokenArchive) maxTimestamp(context.Context) (int64, int64, bool, error) {
 	return 0, 0, false, errors.New("503")
 }
 
+// silentTier has a bucket that does not answer before the question is given up, and
+// nobody has read the manifest yet.
+type silentTier struct{ *fakeLog }
+
+func (s silentTier) archive() archive { return silentArchive{s.arch} }
+
+type silentArchive struct{ *fakeArchive }
+
+func (silentArchive) tieredEnd(ctx context.Context) (int64, error) {
+	<-ctx.Done()
+	return -1, ctx.Err()
+}
+
 // TestCutAgreesWithAPlainWalk compares index lookups with takeBatches.
 func TestCutAgreesWithAPlainWalk(t *testing.T) {
 	seed := rand.Uint64()

@@ -373,7 +373,9 @@ func (a *fakeArchive) refresh(context.Context) error {
 	return nil
 }
 
-func (a *fakeArchive) tieredEnd() int64 {
+func (a *fakeArchive) tieredEnd(context.Context) (int64, error) { return a.end(), nil }
+
+func (a *fakeArchive) end() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.layouts) == 0 {
@@ -382,14 +384,12 @@ func (a *fakeArchive) tieredEnd() int64 {
 	return a.layouts[len(a.layouts)-1].end
 }
 
-func (a *fakeArchive) earliestPending() int64 { return max(a.tieredEnd(), 0) }
-
 func (a *fakeArchive) offsetForTime(_ context.Context, ts int64) (int64, int64, bool, error) {
-	return firstAt(a.log.batches, ts, a.log.logStart(), a.tieredEnd())
+	return firstAt(a.log.batches, ts, a.log.logStart(), a.end())
 }
 
 func (a *fakeArchive) maxTimestamp(context.Context) (int64, int64, bool, error) {
-	o, ts := greatest(a.log.batches, a.log.logStart(), a.tieredEnd())
+	o, ts := greatest(a.log.batches, a.log.logStart(), a.end())
 	return o, ts, o >= 0, nil
 }
 

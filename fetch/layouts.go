@@ -66,16 +66,15 @@ type archive interface {
 	open(ctx context.Context, o object) (*layout, error)
 	// refresh reads the manifest again, after an object was not there.
 	refresh(ctx context.Context) error
-	// tieredEnd is the offset after the last one in the bucket.
-	tieredEnd() int64
+	// tieredEnd is the offset after the last one in the bucket, -1 when nothing is
+	// there. After a start it reads the manifest first, and fails without it.
+	tieredEnd(ctx context.Context) (int64, error)
 	// offsetForTime is the first record in the bucket, at or above the log
 	// start, with a timestamp of ts or later.
 	offsetForTime(ctx context.Context, ts int64) (offset, at int64, ok bool, err error)
 	// maxTimestamp is the first record in the bucket, at or above the log start,
 	// with the greatest timestamp.
 	maxTimestamp(ctx context.Context) (offset, at int64, ok bool, err error)
-	// earliestPending is the first offset not yet in the bucket.
-	earliestPending() int64
 }
 
 // errNotTiered means that no object holds the offset.

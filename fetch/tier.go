@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/tiering"
@@ -48,20 +47,11 @@ func (t tierArchive) open(ctx context.Context, o object) (*layout, error) {
 
 func (t tierArchive) refresh(ctx context.Context) error { return tierError(t.a.Refresh(ctx)) }
 
-// loadTime bounds how long a question about offsets waits for the first look at
-// a head after a start.
-const loadTime = 5 * time.Second
-
-func (t tierArchive) tieredEnd() int64 {
-	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
-	defer cancel()
-	_ = t.a.Load(ctx) // without the bucket nothing is known of it
-	return t.a.TieredEnd()
-}
-
-func (t tierArchive) earliestPending() int64 {
-	t.tieredEnd()
-	return t.a.EarliestPending()
+func (t tierArchive) tieredEnd(ctx context.Context) (int64, error) {
+	if err := t.a.Load(ctx); err != nil {
+		return -1, tierError(err)
+	}
+	return t.a.TieredEnd(), nil
 }
 
 func (t tierArchive) offsetForTime(ctx context.Context, ts int64) (offset, at int64, ok bool, err error) {

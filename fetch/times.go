@@ -19,7 +19,7 @@ func (r *Reader) OffsetForTime(ctx context.Context, p *replication.Partition, ts
 }
 
 func offsetForTime(ctx context.Context, p partition, ts int64) (offset, at int64, epoch int32, ok bool, err error) {
-	err = bothTiers(p, func(a archive) (err error) {
+	err = bothTiers(ctx, p, func(a archive) (err error) {
 		// The bucket has the lower offsets, so what it finds below the local
 		// start is the answer.
 		var cold, coldAt int64
@@ -54,7 +54,7 @@ func (r *Reader) MaxTimestamp(ctx context.Context, p *replication.Partition) (of
 }
 
 func maxTimestamp(ctx context.Context, p partition) (offset, at int64, epoch int32, ok bool, err error) {
-	err = bothTiers(p, func(a archive) (err error) {
+	err = bothTiers(ctx, p, func(a archive) (err error) {
 		if offset, at, err = p.maxTimestamp(); err != nil {
 			return err
 		}
@@ -80,14 +80,18 @@ func maxTimestamp(ctx context.Context, p partition) (offset, at int64, epoch int
 // bothTiers looks, with the bucket when records are only there. It looks again
 // when the local start has meanwhile passed what the bucket had: in between
 // records would be in neither view.
-func bothTiers(p partition, look func(archive) error) error {
+func bothTiers(ctx context.Context, p partition, look func(archive) error) error {
 	for {
 		a := p.archive()
 		covered := p.localStart()
 		if a == nil || covered <= p.logStart() {
 			a = nil
 		} else {
-			covered = max(covered, a.tieredEnd())
+			end, err := tieredEnd(ctx, a)
+			if err != nil {
+				return err
+			}
+			covered = max(covered, end)
 		}
 		if err := look(a); err != nil {
 			return err
@@ -108,37 +112,51 @@ func earliestLocal(p partition) (int64, int32) {
 	return o, p.epochOf(o)
 }
 
-// LatestTiered is the last offset in the bucket (ListOffsets -5), -1 and epoch -1
-// when there is none.
-func LatestTiered(p *replication.Partition) (offset int64, epoch int32) {
-	return latestTiered(hotPartition{p})
+// LatestTiered is the last readable offset in the bucket (ListOffsets -5), -1 and
+// epoch -1 when there is none. It looks into the bucket when nobody has since the
+// start, within ctx; an error is ErrColdRead.
+func LatestTiered(ctx context.Context, p *replication.Partition) (offset int64, epoch int32, err error) {
+	return latestTiered(ctx, hotPartition{p})
 }
 
-func latestTiered(p partition) (int64, int32) {
+func latestTiered(ctx context.Context, p partition) (int64, int32, error) {
 	a := p.archive()
-	if a == nil || a.tieredEnd() <= 0 {
-		return -1, -1
+	if a == nil {
+		return -1, -1, nil
 	}
-	o := a.tieredEnd() - 1
-	return o, p.epochOf(o)
+	end, err := tieredEnd(ctx, a)
+	if err != nil || end <= p.logStart() {
+		return -1, -1, err
+	}
+	return end - 1, p.epochOf(end - 1), nil
 }
 
 // EarliestPending is the first offset that is not in the bucket yet (ListOffsets
-// -6), -1 and epoch -1 for a partition that does not tier.
-func EarliestPending(p *replication.Partition) (offset int64, epoch int32) {
-	return earliestPending(hotPartition{p})
+// -6), -1 and epoch -1 for a partition that does not tier. It looks into the bucket
+// as LatestTiered does.
+func EarliestPending(ctx context.Context, p *replication.Partition) (offset int64, epoch int32, err error) {
+	return earliestPending(ctx, hotPartition{p})
 }
 
-func earliestPending(p partition) (int64, int32) {
+func earliestPending(ctx context.Context, p partition) (int64, int32, error) {
 	a := p.archive()
 	if a == nil {
-		return -1, -1
+		return -1, -1, nil
 	}
-	o := a.earliestPending()
-	if o < 0 {
-		return -1, -1
+	end, err := tieredEnd(ctx, a)
+	if err != nil {
+		return -1, -1, err
 	}
-	return o, p.epochOf(o)
+	o := max(end, p.logStart())
+	return o, p.epochOf(o), nil
+}
+
+func tieredEnd(ctx context.Context, a archive) (int64, error) {
+	end, err := a.tieredEnd(ctx)
+	if err != nil {
+		return -1, fmt.Errorf("%w: where the bucket ends: %w", ErrColdRead, err)
+	}
+	return end, nil
 }
 
 // union merges the aborted transactions that two tiers know of.

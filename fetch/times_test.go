@@ -1,9 +1,12 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/localcache"
@@ -47,7 +50,7 @@ func TestTimesAreExactAcrossTiers(t *testing.T) {
 		if l.hw < l.start {
 			continue
 		}
-		if end := l.arch.tieredEnd(); end > l.hw {
+		if end := l.arch.end(); end > l.hw {
 			l.hw = end
 		}
 		l.lineage = []commitlog.EpochStart{{Epoch: 0, Start: 0}, {Epoch: 4, Start: l.hw / 2}}
@@ -80,35 +83,44 @@ func TestTiesGoToTheLowerOffset(t *testing.T) {
 	}
 }
 
-// TestSpecialOffsets asks for -4, -5 and -6.
+// TestSpecialOffsets asks for -4, -5 and -6. What is tiered and no longer readable
+// does not count.
 func TestSpecialOffsets(t *testing.T) {
 	g := newRig(t, Config{}, localcache.Config{})
 	l := g.log(1, stamped(make([]int64, 20)), 5, 200, 500, false)
 	l.lineage = []commitlog.EpochStart{{Epoch: 2, Start: 0}, {Epoch: 5, Start: 15}}
 	for _, c := range []struct {
 		name      string
-		f         func(partition) (int64, int32)
+		f         func(context.Context, partition) (int64, int32, error)
 		offset    int64
 		epoch     int32
 		untiered  int64
 		untieredE int32
 	}{
-		{"earliest local", earliestLocal, 15, 5, 0, 2},
+		{"earliest local", func(_ context.Context, p partition) (int64, int32, error) { o, e := earliestLocal(p); return o, e, nil }, 15, 5, 0, 2},
 		{"latest tiered", latestTiered, 14, 2, -1, -1},
 		{"earliest pending", earliestPending, 15, 5, -1, -1},
 	} {
-		if o, e := c.f(l); o != c.offset || e != c.epoch {
-			t.Errorf("%s: %d epoch %d", c.name, o, e)
+		if o, e, err := c.f(t.Context(), l); o != c.offset || e != c.epoch || err != nil {
+			t.Errorf("%s: %d epoch %d, %v", c.name, o, e, err)
 		}
 		plain := newFakeLog(2, l.batches)
 		plain.lineage = l.lineage
-		if o, e := c.f(plain); o != c.untiered || e != c.untieredE {
-			t.Errorf("%s, not tiered: %d epoch %d", c.name, o, e)
+		if o, e, err := c.f(t.Context(), plain); o != c.untiered || e != c.untieredE || err != nil {
+			t.Errorf("%s, not tiered: %d epoch %d, %v", c.name, o, e, err)
 		}
+	}
+	l.change(func() { l.start, l.local = 17, 17 })
+	if o, e, err := latestTiered(t.Context(), l); o != -1 || e != -1 || err != nil {
+		t.Errorf("nothing readable is tiered: %d epoch %d, %v", o, e, err)
+	}
+	if o, e, err := earliestPending(t.Context(), l); o != 17 || e != 5 || err != nil {
+		t.Errorf("all that is tiered is below the log start: %d epoch %d, %v", o, e, err)
 	}
 }
 
-// TestTimesFailWithTheBucket: no guess is made from the local tier alone.
+// TestTimesFailWithTheBucket: no guess is made from the local tier alone, and a
+// bucket that says nothing is waited for no longer than the request waits.
 func TestTimesFailWithTheBucket(t *testing.T) {
 	g := newRig(t, Config{}, localcache.Config{})
 	l := g.log(1, stamped(make([]int64, 20)), 5, 200, 500, false)
@@ -118,4 +130,20 @@ func TestTimesFailWithTheBucket(t *testing.T) {
 	if _, _, _, _, err := maxTimestamp(t.Context(), brokenTier{l}); !errors.Is(err, ErrColdRead) {
 		t.Errorf("got %v", err)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		for what, ask := range map[string]func(context.Context, partition) error{
+			"latest tiered":      func(ctx context.Context, p partition) error { _, _, err := latestTiered(ctx, p); return err },
+			"earliest pending":   func(ctx context.Context, p partition) error { _, _, err := earliestPending(ctx, p); return err },
+			"by time":            func(ctx context.Context, p partition) error { _, _, _, _, err := offsetForTime(ctx, p, 0); return err },
+			"greatest timestamp": func(ctx context.Context, p partition) error { _, _, _, _, err := maxTimestamp(ctx, p); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			begin := time.Now()
+			err := ask(ctx, silentTier{l})
+			if d := time.Since(begin); d != 300*time.Millisecond || !errors.Is(err, ErrColdRead) {
+				t.Errorf("%s: %v after %v", what, err, d)
+			}
+			cancel()
+		}
+	})
 }
