@@ -600,6 +600,67 @@ func TestFullMemoryDelaysButServes(t *testing.T) {
 	})
 }
 
+// TestMemoryThatIsPinnedLaterIsWaitedFor: all memory is held when a fill begins to wait,
+// and becomes that of pinned chunks which nobody reads only then: those of fills that
+// end, or a chunk that is read and made ready once more. The waiter comes to its turn
+// when the pins lapse, not at its own deadline.
+func TestMemoryThatIsPinnedLaterIsWaitedFor(t *testing.T) {
+	for _, how := range []string{"fills end", "kept again"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ff := &faultyFS{FS: disk.OS()}
+				ff.fail(syscall.EIO)
+				c := open(t, Config{FS: ff, MemoryBytes: 2 * chunkSize, PinFor: 10 * time.Second, FillTimeout: time.Minute})
+				reqs := []Request{{key(0), chunkSize}, {key(1), chunkSize}}
+				fill := func(ctx context.Context, from, to int, p []byte) error {
+					time.Sleep(5 * time.Second)
+					for i := from; i < to; i++ {
+						copy(p[(i-from)*chunkSize:], content(i))
+					}
+					return nil
+				}
+				var held []*Handle
+				if how == "fills end" {
+					c.start(reqs, false, fill)
+				} else {
+					for _, r := range reqs {
+						h, err := c.Get(t.Context(), r.Key, r.Size, fillOf(int(r.Key.Chunk)))
+						if err != nil {
+							t.Fatal(err)
+						}
+						held = append(held, h)
+					}
+				}
+				time.Sleep(time.Second)
+				begin := time.Now()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					h, err := c.Get(t.Context(), key(9), chunkSize, fillOf(9))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					check(t, h, 9)
+					h.Release()
+				}()
+				synctest.Wait()
+				for i, h := range held {
+					if err := c.Ensure(t.Context(), reqs[i:i+1], fill); err != nil {
+						t.Error(err)
+					}
+					h.Release()
+				}
+				<-done
+				if d := time.Since(begin); d > 4*time.Second+10*time.Second {
+					t.Errorf("waited %v for memory that is pinned for 10 s", d)
+				}
+				c.Close()
+			})
+		})
+	}
+}
+
 // TestNeighboursAreOneFill asks for a run with one chunk already here.
 func TestNeighboursAreOneFill(t *testing.T) {
 	c := open(t, Config{})

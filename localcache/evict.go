@@ -77,9 +77,11 @@ func (c *Cache) lapseLocked() {
 }
 
 // reclaim drops chunks in memory that nobody reads or waits for until n bytes are
-// free, those that a reader is in the middle of last. It returns how long until
-// the next pin lapses (0: none is pinned).
+// free, those that a reader is in the middle of last. It returns how long until it is
+// worth another look: when the next pin lapses, and no later than PinFor from now,
+// because a fill may end meanwhile as a pinned chunk that nobody comes for.
 func (c *Cache) reclaim(n int64) (next time.Duration) {
+	next = c.cfg.PinFor
 	c.mu.Lock()
 	c.lapseLocked()
 	now := c.cfg.Now()
@@ -89,9 +91,7 @@ func (c *Cache) reclaim(n int64) (next time.Duration) {
 		switch {
 		case e.refs > 0:
 		case !e.read:
-			if d := max(e.pinnedUntil.Sub(now), time.Millisecond); next == 0 || d < next {
-				next = d
-			}
+			next = min(next, max(e.pinnedUntil.Sub(now), time.Millisecond))
 		case now.Before(e.halfUntil):
 			half = append(half, e)
 		default:

@@ -220,22 +220,18 @@ func (c *Cache) acquireMemory(ctx context.Context, n int64) (int64, error) {
 		return granted, nil
 	}
 	// In the queue first: a chunk that is let go from here on is freed by who lets
-	// go of it, one that was let go before by reclaim. Only pins end by the clock.
+	// go of it, one that was let go before by reclaim. Only pins end by the clock,
+	// those too that begin while we wait.
 	w, el := c.mem.enqueue(n)
 	for {
-		var lapse <-chan time.Time
-		stop := func() bool { return true }
-		if next := c.reclaim(w.n); next > 0 {
-			t := time.NewTimer(next)
-			lapse, stop = t.C, t.Stop
-		}
+		t := time.NewTimer(c.reclaim(w.n))
 		select {
 		case <-w.ready:
-			stop()
+			t.Stop()
 			return w.n, nil
-		case <-lapse:
+		case <-t.C:
 		case <-ctx.Done():
-			stop()
+			t.Stop()
 			if c.mem.leave(w, el) {
 				return 0, ctx.Err()
 			}
