@@ -36,8 +36,11 @@ type Appended struct {
 // written in place.
 //
 // Errors: ErrNotLeader, ErrFencedEpoch, ErrUnknownEpoch, ErrNotEnoughReplicas,
-// and those of commitlog.Append. On any error nothing of the batch is in the log.
+// ErrOffline, and those of commitlog.Append. On any error nothing of the batch is in the log.
 func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
+	if err := p.dir.Err(); err != nil {
+		return Appended{}, err
+	}
 	p.lead.RLock()
 	if !p.lead.leading {
 		p.lead.RUnlock()
@@ -125,6 +128,9 @@ func (p *Partition) DeleteRecords(offset int64) (int64, error) {
 func (p *Partition) RaiseLogStart(offset int64) error {
 	if offset <= p.log.Start() {
 		return nil
+	}
+	if err := p.dir.Err(); err != nil {
+		return err
 	}
 	if err := p.log.SetStart(offset); err != nil {
 		return fmt.Errorf("raise log start of %s-%d to %d: %w", p.tp.Topic, p.tp.Partition, offset, err)

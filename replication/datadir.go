@@ -59,7 +59,8 @@ type DataDir struct {
 	// Fresh says that the dir had no meta.json before this open.
 	Fresh bool
 
-	lock io.Closer
+	lock   io.Closer
+	health health
 }
 
 // OpenDataDir locks path and reads or creates its identity. clusterName and
@@ -145,10 +146,10 @@ func (d *DataDir) save() error {
 }
 
 // Close releases the dir. clean says that every log in it was closed cleanly,
-// which the next open may rely on.
+// which the next open may rely on; a dir that went offline is never clean.
 func (d *DataDir) Close(clean bool) error {
 	var err error
-	if clean {
+	if clean && d.Err() == nil {
 		var raw []byte
 		if raw, err = encodeMeta(d.Meta); err == nil {
 			err = disk.WriteFileAtomic(d.FS, filepath.Join(d.Path, cleanFile), raw)

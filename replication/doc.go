@@ -25,12 +25,15 @@
 // a power cut can take away (SAFETY 1). With "replicated" the log end counts,
 // which is Kafka's way.
 //
-// Read datadir.go (what a data dir knows about itself), manager.go (which
+// A disk that fails under one log takes its whole data dir offline, and all who
+// wait hear of it (offline.go).
+//
+// Read datadir.go (what a data dir knows about itself), offline.go, manager.go (which
 // partitions this broker has and when it leads them), open.go (from a folder to
 // a replica that may lead), partition.go, append.go, watermark.go, read.go and
 // housekeeping.go (rolling and retention).
 //
-// Lock order: Manager.mu, then Partition.lead, then Partition.wait. None is
-// held across a disk sync, a metadata call or a bucket call; Partition.lead is
+// Lock order: Manager.mu, then Partition.lead, then health.mu, then Partition.wait.
+// None is held across a disk sync, a metadata call or a bucket call; Partition.lead is
 // held shared across the log's append write.
 package replication

@@ -33,7 +33,7 @@ func (m *Manager) housekeeping() {
 }
 
 func (p *Partition) keepHouse(now time.Time, archived, pressed bool) error {
-	if _, leading := p.Leadership(); !leading {
+	if _, leading := p.Leadership(); !leading || p.dir.Err() != nil {
 		return nil
 	}
 	if _, err := p.log.RollIfDue(now); err != nil {

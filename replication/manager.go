@@ -107,6 +107,7 @@ type Manager struct {
 type replica struct {
 	tp   metadata.TopicPartition
 	dir  *DataDir
+	made bool          // the folder was not there
 	part *Partition    // nil until open
 	err  error         // why it is not usable, wraps ErrOffline
 	done chan struct{} // closed when opening ended, either way
@@ -215,6 +216,12 @@ func (m *Manager) closeReplica(r *replica, clean bool) bool {
 	if m.cfg.Archive != nil {
 		m.cfg.Archive.Resign(r.tp)
 	}
+	defer r.dir.leave(r.part)
+	if r.dir.Err() != nil {
+		// What failed has been said, and no log of the dir is asked for one more sync.
+		_ = r.part.log.Close(false)
+		return false
+	}
 	if err := r.part.log.Close(clean); err != nil {
 		m.logger.Error("log did not close cleanly", "event", "log_close_failed", "topic", r.tp.Topic, "partition", r.tp.Partition, "err", err)
 		return false
@@ -280,12 +287,12 @@ func (m *Manager) Each(fn func(*Partition)) {
 	}
 }
 
-// Offline counts the partitions that cannot be used now.
+// Offline counts the partitions that cannot be used now, or not be written to.
 func (m *Manager) Offline() (n int) {
 	for _, r := range m.replicas() {
 		select {
 		case <-r.done:
-			if r.part == nil {
+			if r.part == nil || r.dir.Err() != nil {
 				n++
 			}
 		default:
@@ -389,6 +396,9 @@ func (m *Manager) Gone(id metadata.TopicID) (bool, error) {
 		return false, nil
 	}
 	for _, d := range m.cfg.Dirs {
+		if err := d.Err(); err != nil {
+			return false, err
+		}
 		if err := d.FS.RemoveAll(topicDir(d, id)); err != nil {
 			return false, err
 		}

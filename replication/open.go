@@ -32,13 +32,12 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 	l, rec, err := m.openLog(ctx, r)
 	<-m.opening
 	if err != nil {
-		m.logger.Error("partition is offline", "event", "partition_offline", "topic", r.tp.Topic, "partition", r.tp.Partition, "err", err)
-		r.err = fmt.Errorf("%w: %w", ErrOffline, err)
-		close(r.done)
+		r.dir.failWith(err, m.logger)
+		m.giveUp(r, err)
 		return
 	}
 	r.err = ErrOffline
-	p := newPartition(r.tp, l, m.cfg.Cluster.Image().TopicConfig(r.tp.Topic), m.logger)
+	p := newPartition(r.tp, r.dir, l, m.cfg.Cluster.Image().TopicConfig(r.tp.Topic), m.logger)
 	p.room = m.cfg.Room
 	for attempt := 0; ; attempt++ {
 		err := m.lead(ctx, r, p, rec)
@@ -49,6 +48,12 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 			// Stopped before it led: the log is closed by whoever stops us.
 			r.part = p
 			close(r.done)
+			return
+		}
+		if r.dir.Err() != nil {
+			r.dir.leave(p)
+			_ = l.Close(false)
+			m.giveUp(r, err)
 			return
 		}
 		m.logger.Warn("partition cannot lead yet", "event", "leadership_delayed", "topic", r.tp.Topic, "partition", r.tp.Partition, "attempt", attempt, "err", err)
@@ -65,7 +70,21 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 	close(r.done)
 }
 
+// giveUp says why a replica stays offline until a restart.
+func (m *Manager) giveUp(r *replica, err error) {
+	r.err = fmt.Errorf("%w: %w", ErrOffline, err)
+	if failed := r.dir.Err(); failed != nil {
+		r.err = failed // which has been said, once for the whole dir
+	} else {
+		m.logger.Error("partition is offline", "event", "partition_offline", "topic", r.tp.Topic, "partition", r.tp.Partition, "err", err)
+	}
+	close(r.done)
+}
+
 func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, commitlog.Recovery, error) {
+	if err := r.dir.Err(); err != nil {
+		return nil, commitlog.Recovery{}, err
+	}
 	dir := partitionDir(r.dir, r.tp)
 	cfg := m.cfg.Cluster.Image().TopicConfig(r.tp.Topic)
 	if err := m.makeDirs(r); err != nil {
@@ -87,19 +106,30 @@ func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, comm
 	return l, rec, nil
 }
 
-// makeDirs makes the partition's folder durable from the data dir down.
+// makeDirs makes the partition's folder durable from the data dir down, and notes
+// whether it had to be made.
 func (m *Manager) makeDirs(r *replica) error {
 	dir := partitionDir(r.dir, r.tp)
-	if _, err := r.dir.FS.Stat(dir); err == nil {
+	_, err := r.dir.FS.Stat(dir)
+	if err == nil && r.dir.Clean {
 		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		r.made = true
+		err = r.dir.FS.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
 		return err
 	}
-	if err := r.dir.FS.MkdirAll(dir, 0o755); err != nil {
-		return err
+	// Also a folder that is there: the process before may have been killed between
+	// making it and syncing it.
+	above := []string{topicDir(r.dir, r.tp.TopicID)}
+	if r.made {
+		above = append(above, filepath.Join(r.dir.Path, logFolder), r.dir.Path)
 	}
-	for _, d := range []string{topicDir(r.dir, r.tp.TopicID), filepath.Join(r.dir.Path, logFolder), r.dir.Path} {
+	for _, d := range above {
 		if err := r.dir.FS.SyncDir(d); err != nil {
+			r.dir.fail(err, m.logger)
 			return err
 		}
 	}
@@ -114,6 +144,9 @@ func (m *Manager) makeDirs(r *replica) error {
 // the records in between are served from the bucket (SAFETY 4). Nothing at or
 // above the bucket's end is touched.
 func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commitlog.Recovery) error {
+	if err := r.dir.Err(); err != nil {
+		return err
+	}
 	if reason, on := m.cfg.Cluster.SafeMode(); on {
 		return fmt.Errorf("metadata safe mode: %s", reason)
 	}

@@ -41,6 +41,7 @@ type Partition struct {
 	logger *slog.Logger
 
 	log    *commitlog.Log
+	dir    *DataDir // that the log is in
 	config atomic.Pointer[metadata.TopicConfig]
 	fsync  atomic.Bool                      // firn.durability=fsync: only synced offsets count
 	room   func(n int, protects bool) error // nil: there is room
@@ -91,8 +92,8 @@ type State struct {
 	LocalBytes    int64
 }
 
-func newPartition(tp metadata.TopicPartition, l *commitlog.Log, cfg *metadata.TopicConfig, logger *slog.Logger) *Partition {
-	p := &Partition{tp: tp, log: l, logger: logger.With("topic", tp.Topic, "partition", tp.Partition)}
+func newPartition(tp metadata.TopicPartition, d *DataDir, l *commitlog.Log, cfg *metadata.TopicConfig, logger *slog.Logger) *Partition {
+	p := &Partition{tp: tp, log: l, dir: d, logger: logger.With("topic", tp.Topic, "partition", tp.Partition)}
 	p.lead.epoch = -1
 	p.wait.subs = make(map[*subscription]struct{})
 	p.setConfig(cfg)
@@ -100,9 +101,10 @@ func newPartition(tp metadata.TopicPartition, l *commitlog.Log, cfg *metadata.To
 	// watermark from the log it is about to lead with.
 	p.hw.Store(l.Start())
 	p.lso.Store(l.Start())
+	d.join(p)
 	l.OnSynced(func(int64) {
-		if l.Err() != nil {
-			p.failOffline()
+		if err := l.Err(); err != nil {
+			d.failWith(err, p.logger)
 			return
 		}
 		p.advance()

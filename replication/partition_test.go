@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,11 +17,11 @@ import (
 	"github.com/firnlog/firn/record"
 )
 
-// gateFS holds back every Datasync of a .log file until the gate opens.
+// gateFS holds back or fails the Datasyncs of .log files.
 type gateFS struct {
 	disk.FS
 	mu   sync.Mutex
-	gate chan struct{} // nil: open
+	hook func(name string) error // nil: none
 }
 
 type gateFile struct {
@@ -30,34 +31,36 @@ type gateFile struct {
 
 func (g *gateFS) OpenFile(name string, flag int, perm fs.FileMode) (disk.File, error) {
 	f, err := g.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
+	if err == nil && strings.HasSuffix(name, ".log") {
+		f = &gateFile{f, g}
 	}
-	if len(name) > 4 && name[len(name)-4:] == ".log" {
-		return &gateFile{f, g}, nil
-	}
-	return f, nil
+	return f, err
 }
 
 func (f *gateFile) Datasync() error {
 	f.fs.mu.Lock()
-	gate := f.fs.gate
+	hook := f.fs.hook
 	f.fs.mu.Unlock()
-	if gate != nil {
-		<-gate
+	if hook != nil {
+		if err := hook(f.Name()); err != nil {
+			return err
+		}
 	}
 	return f.File.Datasync()
 }
 
+func (g *gateFS) set(hook func(name string) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hook = hook
+}
+
+// shut holds every Datasync until open is called.
 func (g *gateFS) shut() (open func()) {
 	gate := make(chan struct{})
-	g.mu.Lock()
-	g.gate = gate
-	g.mu.Unlock()
+	g.set(func(string) error { <-gate; return nil })
 	return sync.OnceFunc(func() {
-		g.mu.Lock()
-		g.gate = nil
-		g.mu.Unlock()
+		g.set(nil)
 		close(gate)
 	})
 }
@@ -72,7 +75,7 @@ func partition(t *testing.T, d metadata.Durability) (*Partition, *gateFS) {
 	}
 	t.Cleanup(func() { l.Close(false); f.Close() })
 	cfg := &metadata.TopicConfig{Durability: d, SegmentBytes: 4096, MinISR: 1, RetentionMs: -1, RetentionBytes: -1, Delete: true}
-	return newPartition(metadata.TopicPartition{Topic: "t"}, l, cfg, slog.New(slog.DiscardHandler)), g
+	return newPartition(metadata.TopicPartition{Topic: "t"}, &DataDir{}, l, cfg, slog.New(slog.DiscardHandler)), g
 }
 
 func one(i int) record.Batch {

@@ -96,8 +96,16 @@ func (p *Partition) Aborted(start, end int64) []commitlog.AbortedTxn {
 // caller has proved, just now and by itself, that the bucket holds them or that
 // the log start passed them (SAFETY 13).
 func (p *Partition) DeleteLocal(below int64) (int64, error) {
+	if err := p.dir.Err(); err != nil {
+		return 0, err
+	}
 	return p.log.DeleteLocal(below)
 }
 
 // Roll seals the active segment so that it can be uploaded.
-func (p *Partition) Roll() error { return p.log.Roll() }
+func (p *Partition) Roll() error {
+	if err := p.dir.Err(); err != nil {
+		return err
+	}
+	return p.log.Roll()
+}

@@ -102,6 +102,10 @@ func (p *Partition) WaitCommitted(ctx context.Context, a Appended) error {
 		p.endWaits(func(w ackWaiter) bool { return w.epoch > a.Epoch }, ErrNotLeader)
 	}
 	p.wake(p.hw.Load())
+	// The same for the disk: once it has failed nobody moves the watermark again.
+	if err := p.dir.Err(); err != nil {
+		p.failOffline(err)
+	}
 	select {
 	case err := <-done:
 		return err
@@ -151,8 +155,8 @@ func (p *Partition) failWaiters(keep int32) {
 }
 
 // failOffline ends every wait: the disk under the log has failed.
-func (p *Partition) failOffline() {
-	p.endWaits(func(ackWaiter) bool { return false }, ErrOffline)
+func (p *Partition) failOffline(err error) {
+	p.endWaits(func(ackWaiter) bool { return false }, err)
 	p.wakeSubscribers()
 }
 
