@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -203,5 +204,46 @@ func TestAlterConfigsReplacesEverything(t *testing.T) {
 		if codeName(out.ErrorCode) != "INVALID_REQUEST" {
 			t.Errorf("a resource named twice: %s", codeName(out.ErrorCode))
 		}
+	}
+}
+
+// TestSettingsWithoutEffectExist holds the table of docs/operations.md to names that
+// are served: what is not known is refused, and needs no excuse.
+func TestSettingsWithoutEffectExist(t *testing.T) {
+	doc, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(doc), "## Settings that are accepted and change nothing")
+	if !ok {
+		t.Fatal("the section is gone")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	a := newAdmin(t)
+	mustCreate(t, a, "t", 1)
+	known := map[string]bool{}
+	for _, c := range describeOne(t, a, kmsg.ConfigResourceTypeTopic, "t").Configs {
+		known[c.Name] = true
+	}
+	for _, c := range describeOne(t, a, kmsg.ConfigResourceTypeBroker, "1").Configs {
+		known[c.Name] = true
+	}
+	named := 0
+	for row := range strings.Lines(section) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for i, name := range strings.Split(cells[1], "`") {
+			if i%2 == 0 || strings.HasSuffix(name, "*") {
+				continue
+			}
+			if named++; !known[name] {
+				t.Errorf("%s is no setting", name)
+			}
+		}
+	}
+	if named < 30 {
+		t.Errorf("only %d settings are named", named)
 	}
 }
