@@ -72,13 +72,10 @@ type Archive struct {
 	mu struct {
 		sync.Mutex
 		queued  bool
-		again   bool      // the last pass had more to do
-		retryAt time.Time // after a failure
-		failed  int       // passes in a row
+		jobs    [jobCount]attempt
 		graveAt time.Time // when the first grave may be opened; zero for none
 		scrubAt time.Time
 		pending time.Time // since when something waits for the upload; zero for nothing
-		err     error     // of the last pass
 		kept    kept
 		gone    bool
 	}
@@ -88,6 +85,37 @@ type Archive struct {
 type view struct {
 	head *format.Head
 	etag string
+}
+
+// job is a kind of work of a pass. Each has a pace of its own: one that fails is
+// left alone for a while, and the others go on as if it were not there. Uploads
+// above all must not wait for an object that nobody can delete.
+type job int
+
+// The kinds of work, in the order in which a pass does them.
+const (
+	beginning  job = iota // all that comes first; while it fails nothing else is done
+	describing            // topic.json
+	expiring
+	uploading
+	deleting // locally
+	purging
+	scrubbing
+	jobCount
+)
+
+func (j job) String() string {
+	return [...]string{"begin", "describe", "expire", "upload", "delete_local", "purge", "scrub"}[j]
+}
+
+// todo says of each kind of work whether there is some.
+type todo [jobCount]bool
+
+// attempt is how the last one at a job ended.
+type attempt struct {
+	err    error
+	failed int       // attempts in a row
+	until  time.Time // not before, after a failure
 }
 
 func newArchive(a *Archiver, src Source) *Archive {
@@ -116,11 +144,19 @@ func (ar *Archive) close() {
 	ar.unlock()
 }
 
-// Err is why the last pass failed, nil when it did not.
+// Err is why the last attempts at any work failed, nil when none did.
 func (ar *Archive) Err() error {
 	ar.mu.Lock()
 	defer ar.mu.Unlock()
-	return ar.mu.err
+	return ar.errLocked()
+}
+
+func (ar *Archive) errLocked() error {
+	var errs []error
+	for _, a := range ar.mu.jobs {
+		errs = append(errs, a.err)
+	}
+	return errors.Join(errs...)
 }
 
 // due says, from memory alone, whether a pass has something to do. It marks the
@@ -133,54 +169,48 @@ func (ar *Archive) due(now time.Time) bool {
 	work := ar.wants(cfg, now)
 	ar.mu.Lock()
 	defer ar.mu.Unlock()
-	if ar.mu.gone || ar.mu.queued || now.Before(ar.mu.retryAt) {
+	if ar.mu.gone || ar.mu.queued || now.Before(ar.mu.jobs[beginning].until) {
 		return false
 	}
-	if !work && !ar.mu.again && (ar.mu.graveAt.IsZero() || now.Before(ar.mu.graveAt)) && now.Before(ar.mu.scrubAt) {
-		return false
+	work[purging] = !ar.mu.graveAt.IsZero() && !now.Before(ar.mu.graveAt)
+	work[scrubbing] = !now.Before(ar.mu.scrubAt)
+	for j, wanted := range work {
+		if wanted && !now.Before(ar.mu.jobs[j].until) {
+			ar.mu.queued = true
+			return true
+		}
 	}
-	ar.mu.queued = true
-	return true
+	return false
 }
 
-// wants says whether the partition itself has something for a pass: data to
-// upload, to expire or to delete locally, or a head that was never read.
-func (ar *Archive) wants(cfg *metadata.TopicConfig, now time.Time) bool {
+// wants says what the partition itself has for a pass: data to upload, to expire
+// or to delete locally, a topic that changed, or a head that was never read.
+func (ar *Archive) wants(cfg *metadata.TopicConfig, now time.Time) (work todo) {
 	v := ar.view.Load()
 	if v == nil {
-		return true
+		work[beginning] = true
+		return work
 	}
-	if _, _, ok := ar.uploadable(cfg, now, v.head); ok {
-		return true
-	}
+	_, _, work[uploading] = ar.uploadable(cfg, now, v.head)
 	logStart, localStart, _ := ar.src.Offsets()
-	if v.head != nil && v.head.LogStart < logStart && v.head.Start() < logStart || localStart < logStart && ar.deletableLocally(cfg, now, v.head) > localStart {
-		return true
+	work[deleting] = ar.deletableLocally(cfg, now, v.head) > localStart
+	work[expiring] = ar.hasExpired(cfg, now, v.head)
+	if v.head != nil {
+		// What is below the log start may have found no room in the graveyard.
+		untold := v.head.LogStart < logStart && v.head.Start() < logStart
+		work[expiring] = work[expiring] || untold || ar.buriable(v.head)
+		work[describing] = ar.a.undescribed(ar.tp)
 	}
-	return ar.deletableLocally(cfg, now, v.head) > localStart || ar.hasExpired(cfg, now, v.head)
+	return work
 }
 
 // run is one pass of a worker.
 func (ar *Archive) run(ctx context.Context) {
-	err := ar.pass(ctx, false)
-	now := ar.a.cfg.Now()
+	err := ar.turn(ctx, false, ar.held)
 	ar.mu.Lock()
-	defer ar.mu.Unlock()
 	ar.mu.queued = false
-	ar.mu.err = err
-	if err == nil || errors.Is(err, errConflict) {
-		ar.mu.retryAt, ar.mu.failed = time.Time{}, 0
-		return
-	}
-	// Full jitter: a bucket that comes back must not meet all partitions at once.
-	ar.mu.failed++
-	wait := min(time.Second<<min(ar.mu.failed, 5), 30*time.Second)
-	if errors.Is(err, ErrFenced) || errors.Is(err, ErrSafeMode) {
-		wait = time.Minute
-	}
-	ar.mu.retryAt = now.Add(wait/4 + rand.N(wait))
-	if ar.ctx.Err() == nil {
-		ar.logger.Warn("archiving failed, trying again later", "event", "archive_failed", "attempt", ar.mu.failed, "wait", wait, "err", err)
+	ar.mu.Unlock()
+	if err != nil && !errors.Is(err, errConflict) && ar.ctx.Err() == nil {
 		ar.a.metrics.copyErrors.Inc()
 	}
 }
@@ -216,20 +246,94 @@ func (ar *Archive) watched(ctx context.Context) (context.Context, context.Cancel
 	}
 }
 
-// pass does what is due. With all it also scrubs, whether due or not.
-func (ar *Archive) pass(ctx context.Context, all bool) (err error) {
+// pass does what there is to do, however often it failed before. With all it also
+// scrubs, whether due or not.
+func (ar *Archive) pass(ctx context.Context, all bool) error {
+	return ar.turn(ctx, all, func(job) bool { return false })
+}
+
+// held says whether j failed a short while ago.
+func (ar *Archive) held(j job) bool {
+	ar.mu.Lock()
+	defer ar.mu.Unlock()
+	return ar.a.cfg.Now().Before(ar.mu.jobs[j].until)
+}
+
+// tried notes how an attempt at j ended, and returns err.
+func (ar *Archive) tried(j job, err error) error {
+	now := ar.a.cfg.Now()
+	ar.mu.Lock()
+	defer ar.mu.Unlock()
+	a := &ar.mu.jobs[j]
+	a.err = err
+	if err == nil || errors.Is(err, errConflict) {
+		a.failed, a.until = 0, time.Time{}
+		return err
+	}
+	// Full jitter: a bucket that comes back must not meet all partitions at once.
+	a.failed++
+	wait := min(time.Second<<min(a.failed, 5), 30*time.Second)
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrSafeMode) {
+		wait = time.Minute
+	}
+	a.until = now.Add(wait/4 + rand.N(wait))
+	if ar.ctx.Err() == nil {
+		ar.logger.Warn("archiving failed, trying again later", "event", "archive_failed", "work", j.String(), "attempt", a.failed, "wait", wait, "err", err)
+	}
+	return err
+}
+
+// turn is one pass, without the work that held says to leave alone.
+func (ar *Archive) turn(ctx context.Context, all bool, held func(job) bool) error {
 	if err := ar.lock(ctx); err != nil {
 		return err
 	}
 	defer ar.unlock()
 	ctx, stop := ar.watched(ctx)
 	defer stop()
-	if err := ar.check(); err != nil {
-		return err
-	}
 	cfg := ar.src.Config()
+	if err := ar.begin(ctx, cfg); err != nil {
+		return ar.tried(beginning, err)
+	}
 	if !cfg.RemoteRead {
 		return nil
+	}
+	defer ar.note()
+	now := ar.a.cfg.Now()
+	work := ar.wants(cfg, now)
+	work[purging], work[scrubbing] = ar.graveDue(now), all || !now.Before(ar.scrubAt)
+	for j := range work {
+		work[j] = work[j] && !held(job(j))
+	}
+	var described error
+	if work[describing] {
+		// This needs no claim: topic.json is nobody's.
+		described = ar.tried(describing, ar.a.describeTopic(ctx, ar.tp))
+		if work[describing] = false; errors.Is(described, ErrFenced) {
+			return described
+		}
+	}
+	if work == (todo{}) {
+		ar.tried(beginning, nil)
+		return described
+	}
+	// A partition that never had anything in the bucket, and has nothing for it,
+	// needs no head.
+	if _, _, ok := ar.uploadable(cfg, now, ar.head); ar.head == nil && !ok {
+		return ar.tried(beginning, ar.withoutHead(cfg, now))
+	}
+	if !ar.claimed {
+		if err := ar.claim(ctx); err != nil {
+			return ar.tried(beginning, err)
+		}
+	}
+	return errors.Join(described, ar.work(ctx, cfg, now, all, held))
+}
+
+// begin makes sure that this leadership still is one and knows the head.
+func (ar *Archive) begin(ctx context.Context, cfg *metadata.TopicConfig) error {
+	if err := ar.check(); err != nil || !cfg.RemoteRead {
+		return err
 	}
 	if ar.pending != nil {
 		if err := ar.resolve(ctx); err != nil {
@@ -237,60 +341,51 @@ func (ar *Archive) pass(ctx context.Context, all bool) (err error) {
 		}
 	}
 	if !ar.loaded {
-		if err := ar.load(ctx); err != nil {
-			return err
-		}
+		return ar.load(ctx)
 	}
-	now := ar.a.cfg.Now()
-	work := ar.wants(cfg, now) || ar.graveDue(now) || all || !now.Before(ar.scrubAt)
-	if !work {
-		ar.note(false)
-		return nil
-	}
-	// A partition that never had anything in the bucket, and has nothing for it,
-	// needs no head.
-	if _, _, ok := ar.uploadable(cfg, now, ar.head); ar.head == nil && !ok {
-		return ar.withoutHead(cfg, now)
-	}
-	if !ar.claimed {
-		if err := ar.claim(ctx); err != nil {
-			return err
-		}
-	}
-	return ar.work(ctx, cfg, now, all)
+	return nil
 }
 
 // work does each kind of work in turn. What fails in one, a bad object or a
-// request, does not keep the others from being done.
-func (ar *Archive) work(ctx context.Context, cfg *metadata.TopicConfig, now time.Time, all bool) error {
+// request, does not keep the others from being done, now or in the next passes.
+func (ar *Archive) work(ctx context.Context, cfg *metadata.TopicConfig, now time.Time, all bool, held func(job) bool) error {
 	var errs []error
-	more := false
-	for _, do := range []func() error{
-		func() error { return ar.expire(ctx, cfg, now) },
-		func() (err error) { more, err = ar.upload(ctx, cfg, now); return err },
-		func() error { return ar.deleteLocal(ctx, cfg, now) },
-		func() error { return ar.purge(ctx, now) },
-		func() error { return ar.scrubIfDue(ctx, now, all) },
+	for _, w := range []struct {
+		job job
+		do  func() error
+	}{
+		{expiring, func() error { return ar.expire(ctx, cfg, now) }},
+		{uploading, func() error { return ar.upload(ctx, cfg, now) }},
+		{deleting, func() error { return ar.deleteLocal(ctx, cfg, now) }},
+		{purging, func() error { return ar.purge(ctx, now) }},
+		{scrubbing, func() error { return ar.scrubAndPlan(ctx, now) }},
 	} {
-		err := do()
+		// What a scrub said stands until the next one.
+		if held(w.job) || w.job == scrubbing && !all && now.Before(ar.scrubAt) {
+			continue
+		}
+		err := w.do()
 		if err == nil {
+			ar.tried(w.job, nil)
 			continue
 		}
 		errs = append(errs, err)
 		// Without the head there is nothing to do; without the store neither.
-		if !ar.claimed || ar.pending != nil || ar.fenced || ctx.Err() != nil || errors.Is(err, errConflict) || errors.Is(err, objectstore.ErrUnreachable) {
-			break
+		if !ar.claimed || ar.pending != nil || ar.fenced || errors.Is(err, ErrFenced) || errors.Is(err, objectstore.ErrUnreachable) {
+			ar.tried(beginning, err)
+			return errors.Join(errs...)
+		}
+		ar.tried(w.job, err)
+		if ctx.Err() != nil || errors.Is(err, errConflict) {
+			return errors.Join(errs...)
 		}
 	}
-	// What is below the log start and found no room in the graveyard.
-	ar.note(more || len(errs) == 0 && ar.buriable(ar.head))
+	ar.tried(beginning, nil)
 	return errors.Join(errs...)
 }
 
-func (ar *Archive) scrubIfDue(ctx context.Context, now time.Time, all bool) error {
-	if !all && now.Before(ar.scrubAt) {
-		return nil
-	}
+// scrubAndPlan scrubs and says when to do so again.
+func (ar *Archive) scrubAndPlan(ctx context.Context, now time.Time) error {
 	err := ar.scrub(ctx)
 	switch {
 	case err == nil || errors.Is(err, errLost):
@@ -301,11 +396,10 @@ func (ar *Archive) scrubIfDue(ctx context.Context, now time.Time, all bool) erro
 	return err
 }
 
-// note tells due what the pass left.
-func (ar *Archive) note(more bool) {
+// note tells due when graves and a scrub are next.
+func (ar *Archive) note() {
 	ar.mu.Lock()
 	defer ar.mu.Unlock()
-	ar.mu.again = more
 	ar.mu.graveAt = ar.nextGrave()
 	ar.mu.scrubAt = ar.scrubAt
 }
@@ -336,7 +430,6 @@ func (ar *Archive) withoutHead(cfg *metadata.TopicConfig, now time.Time) error {
 	if !now.Before(ar.scrubAt) {
 		ar.scrubAt = now.Add(ar.a.cfg.ScrubEvery) // there is nothing to list
 	}
-	ar.note(false)
 	return nil
 }
 

@@ -82,7 +82,7 @@ func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
 		if !ar.mu.pending.IsZero() {
 			oldest = max(oldest, now.Sub(ar.mu.pending).Seconds())
 		}
-		if isSafeMode(ar.mu.err) {
+		if isSafeMode(ar.errLocked()) {
 			safe++
 		}
 		ar.mu.Unlock()

@@ -40,7 +40,7 @@ func (a *Archiver) describeTopic(ctx context.Context, tp metadata.TopicPartition
 	if described && known.same(info) {
 		return nil
 	}
-	deleted := false
+	deleted, said := false, info
 	err := a.changeTopic(ctx, tp.TopicID, true, func(t *format.Topic) bool {
 		if deleted = t.State == format.StateDeleting || t.State == format.StateUnlinked; deleted {
 			return false
@@ -58,9 +58,22 @@ func (a *Archiver) describeTopic(ctx context.Context, tp metadata.TopicPartition
 		return fmt.Errorf("%w: topic %s (%s) is deleted in the bucket", ErrFenced, tp.Topic, tp.TopicID)
 	}
 	a.mu.Lock()
-	a.mu.described[tp.TopicID] = info
+	a.mu.described[tp.TopicID] = said // not what a broker with newer metadata wrote
 	a.mu.Unlock()
 	return nil
+}
+
+// undescribed says, from memory alone, whether topic.json may say something else
+// than the metadata.
+func (a *Archiver) undescribed(tp metadata.TopicPartition) bool {
+	info, ok := a.cfg.Topic(tp.TopicID)
+	if !ok {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known, described := a.mu.described[tp.TopicID]
+	return !described || !known.same(info)
 }
 
 // changeTopic reads topic.json, changes it, and replaces it by compare-and-set.

@@ -86,20 +86,19 @@ func (ar *Archive) waiting(since time.Time) time.Time {
 	return ar.mu.pending
 }
 
-// upload puts the next object into the bucket and commits it. more says that
-// another one is due.
-func (ar *Archive) upload(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) (more bool, err error) {
+// upload puts the next object into the bucket and commits it.
+func (ar *Archive) upload(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) error {
 	from, to, ok := ar.uploadable(cfg, now, ar.head)
 	if !ok {
 		if _, localStart, uploadEnd := ar.src.Offsets(); cfg.RemoteCopy && from < localStart && from < uploadEnd && ar.head.End < localStart {
-			return false, fmt.Errorf("%w: offsets [%d, %d) of %s-%d are neither in the bucket nor on disk; DeleteRecords up to %d says that they are lost",
+			return fmt.Errorf("%w: offsets [%d, %d) of %s-%d are neither in the bucket nor on disk; DeleteRecords up to %d says that they are lost",
 				ErrSafeMode, from, localStart, ar.tp.Topic, ar.tp.Partition, localStart)
 		}
-		return false, nil
+		return nil
 	}
 	entry, err := ar.put(ctx, from, to)
 	if err != nil {
-		return false, err
+		return err
 	}
 	err = ar.commit(ctx, func(h *format.Head) error {
 		if len(h.Entries) == 0 && len(h.Parts) == 0 {
@@ -113,12 +112,11 @@ func (ar *Archive) upload(ctx context.Context, cfg *metadata.TopicConfig, now ti
 		return nil
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	ar.waiting(time.Time{})
 	ar.logger.Debug("uploaded", "event", "segment_uploaded", "offset", entry.Base, "end", entry.End, "bytes", entry.Size)
-	_, _, more = ar.uploadable(cfg, now, ar.head)
-	return more, ar.spill(ctx)
+	return ar.spill(ctx)
 }
 
 // put writes one object with the batches in [from, to), checks that the store

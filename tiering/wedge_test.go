@@ -21,12 +21,14 @@ import (
 type stuck struct {
 	objectstore.Bucket
 	key     string
+	asked   int
 	deleted []string
 }
 
 func (b *stuck) Delete(ctx context.Context, keys []string) error {
 	var rest []string
 	var err error
+	b.asked++
 	for _, k := range keys {
 		if k == b.key {
 			err = fmt.Errorf("delete %s: %w", k, objectstore.ErrDenied)
