@@ -77,6 +77,7 @@ type Archive struct {
 		scrubAt time.Time
 		pending time.Time // since when something waits for the upload; zero for nothing
 		kept    kept
+		whole   int64 // local segments do not go before all below this may; zero for nothing known
 		gone    bool
 	}
 }

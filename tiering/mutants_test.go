@@ -62,6 +62,8 @@ func TestMutants(t *testing.T) {
 		return 0, err
 	}
 `, ``, "TestNoLocalDeletionWithoutMemory")
+	m.Catch("13 objects leave the disk whole", "retention.go", `if e.End > to {`, `if false {`, "TestObjectsLeaveTheDiskWhole")
+	m.Catch("13 while they do not, nobody is asked", "retention.go", `if below < ar.mu.whole {`, `if false {`, "TestObjectsLeaveTheDiskWhole")
 	m.Catch("14 producers at exactly the end", "upload.go", `ar.src.ProducersAt(f.End)`, `ar.src.ProducersAt(ar.localEnd())`, "TestFootersFoldExactlyAtTheirEnd")
 	m.Catch("14 aborted transactions whose marker is elsewhere", "upload.go", `ar.src.Aborted(f.Base, f.End)`, `ar.src.Aborted(f.End-1, f.End)`, "TestFootersFoldExactlyAtTheirEnd")
 	m.Catch("14 and those that began elsewhere", "upload.go", `ar.src.Aborted(f.Base, f.End)`, `ar.src.Aborted(f.Base, f.Base+1)`, "TestFootersFoldExactlyAtTheirEnd")
@@ -75,6 +77,7 @@ func TestMutants(t *testing.T) {
 	m.Catch("what fails is left alone for a while", "archive.go", `a.until = now.Add(wait/4 + rand.N(wait))`, `a.until = now`, "TestUploadsKeepTheirPace|TestAStoreThatIsAwayIsAskedNowAndThen")
 	m.Catch("a topic that changes is told", "archive.go", `work[describing] = ar.a.undescribed(ar.tp)`, ``, "TestTopicJSONFollowsTheTopic")
 	m.Catch("what was told is what the metadata said", "topic.go", `a.mu.described[tp.TopicID] = said`, `_, a.mu.described[tp.TopicID] = said, info`, "TestTopicJSONFollowsTheTopic")
+	m.Catch("a repair needs nothing below the log start", "scrub.go", `from = max(from, localStart)`, ``, "TestRepairNeedsNothingBelowTheLogStart")
 	m.Catch("a listing at its own pace", "archive.go", `case err == nil || errors.Is(err, errLost):`, `case err == nil:`, "TestALostObjectIsNotAskedForInEveryPass")
 	m.Catch("bytes that move keep a pass alive", "archive.go", `ar.moved = func() { t.Reset(patience) }`, `ar.moved = func() {}`, "TestSlowUploadsEnd")
 	m.Catch("retention in parts is quiet", "retention.go", `if p.Nonce == kept.part {`, `if false {`, "TestRetentionInPartsIsQuiet")

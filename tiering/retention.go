@@ -229,7 +229,8 @@ func segmentExpired(s commitlog.SegmentInfo, retentionMs int64, now time.Time) b
 
 // deletableLocally is the offset below which whole local segments may go: past
 // local retention and in the bucket, as far as memory knows, or below the log
-// start.
+// start. It is the local start while the object that would go next reaches further
+// than that.
 func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h *format.Head) int64 {
 	logStart, localStart, _ := ar.src.Offsets()
 	segs := ar.src.Segments()
@@ -241,7 +242,7 @@ func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h 
 		tiered = h.End
 	}
 	pressed := ar.a.cfg.Pressed != nil && ar.a.cfg.Pressed()
-	below := localStart
+	below, unneeded := localStart, localStart
 	for _, s := range segs {
 		if !s.Sealed {
 			break
@@ -251,13 +252,23 @@ func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h 
 			break
 		}
 		total -= s.Bytes
-		below = s.End
+		if below = s.End; below <= logStart {
+			unneeded = below
+		}
+	}
+	ar.mu.Lock()
+	defer ar.mu.Unlock()
+	if below < ar.mu.whole {
+		return unneeded
 	}
 	return below
 }
 
 // deleteLocal lets local segments go, on fresh evidence: the head is read again,
-// and the store is asked for every object that covers them (SAFETY 13).
+// and the store is asked for every object that covers them (SAFETY 13). Segments
+// go up to the end of an object: of one that is lost in the bucket, of which a part
+// is still needed, the whole should be here to write it again. (The segments of
+// another replica may have been cut elsewhere; then the last of them waits.)
 func (ar *Archive) deleteLocal(ctx context.Context, cfg *metadata.TopicConfig, now time.Time) error {
 	below := ar.deletableLocally(cfg, now, ar.head)
 	logStart, localStart, _ := ar.src.Offsets()
@@ -283,7 +294,8 @@ func (ar *Archive) deleteLocal(ctx context.Context, cfg *metadata.TopicConfig, n
 	return nil
 }
 
-// prove returns up to where [from, to) is in the bucket, certainly and now.
+// prove returns up to where [from, to) is in the bucket in whole objects, certainly
+// and now.
 func (ar *Archive) prove(ctx context.Context, from, to int64) (int64, error) {
 	if err := ar.remember(); err != nil {
 		return 0, err
@@ -295,9 +307,13 @@ func (ar *Archive) prove(ctx context.Context, from, to int64) (int64, error) {
 	if err := ar.check(); err != nil {
 		return 0, err
 	}
-	at, asked := from, 0
+	at, asked, whole := from, 0, int64(0)
 	err = ar.each(ctx, h, from, func(e *format.Entry) (bool, error) {
 		if e.Base > at || at >= to {
+			return false, nil
+		}
+		if e.End > to {
+			whole = e.End
 			return false, nil
 		}
 		if asked++; asked > ar.a.proofs {
@@ -317,5 +333,8 @@ func (ar *Archive) prove(ctx context.Context, from, to int64) (int64, error) {
 		at = e.End
 		return at < to, nil
 	})
+	ar.mu.Lock()
+	ar.mu.whole = whole
+	ar.mu.Unlock()
 	return at, err
 }

@@ -189,19 +189,24 @@ func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers []
 }
 
 // repair writes an object again that the store lost or changed, from the local
-// log, and names it in the place of the old one.
+// log, and names it in the place of the old one. Of the first object what is below
+// the log start may be missing here: nobody needs it.
 func (ar *Archive) repair(ctx context.Context, e format.Entry, why error) error {
-	_, localStart, _ := ar.src.Offsets()
-	if localStart > e.Base {
+	logStart, localStart, _ := ar.src.Offsets()
+	from := e.Base
+	if localStart <= logStart && logStart < e.End && ar.head.Start() == e.Base {
+		from = max(from, localStart)
+	}
+	if localStart > from {
 		ar.a.metrics.damaged.Inc()
 		ar.logger.Error("an object of the bucket is lost and no local copy is left", "event", "object_lost", "offset", e.Base, "end", e.End, "key", ar.a.key(ar.tp, &e), "err", why)
 		return fmt.Errorf("%w: [%d, %d), restore %s from a backup or an older version: %w", errLost, e.Base, e.End, ar.a.key(ar.tp, &e), why)
 	}
-	fresh, err := ar.put(ctx, e.Base, e.End)
+	fresh, err := ar.put(ctx, from, e.End)
 	if err != nil {
 		return fmt.Errorf("repair [%d, %d): %w", e.Base, e.End, err)
 	}
-	if fresh.Base != e.Base || fresh.End != e.End {
+	if fresh.Base != from || fresh.End != e.End {
 		return fmt.Errorf("repair [%d, %d): the local log has [%d, %d)", e.Base, e.End, fresh.Base, fresh.End)
 	}
 	err = ar.rename(ctx, e, fresh)

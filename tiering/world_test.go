@@ -134,6 +134,9 @@ func (l *leader) DeleteLocal(below int64) (int64, error) {
 		if got, err := l.covered(from); err != nil || got < to {
 			l.t.Errorf("epoch %d deletes [%d, %d) locally, the bucket has it up to %d: %v", l.epoch, from, to, got, err)
 		}
+		if !slices.ContainsFunc(l.entries(l.head()), func(e format.Entry) bool { return e.End == to }) {
+			l.t.Errorf("epoch %d deletes [%d, %d) locally, a part of an object", l.epoch, from, to)
+		}
 		if l.deposed {
 			l.t.Errorf("a deposed leader of epoch %d deletes [%d, %d)", l.epoch, from, to)
 		}
