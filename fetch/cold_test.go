@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -420,6 +422,124 @@ func TestDamageIsAnErrorNeverSilence(t *testing.T) {
 		})
 	}
 }
+
+// TestAChunkThatGoesBadIsFetchedAgain spoils what the cache has on disk after this
+// process has written it: reads of it fail, or it is cut, or holds other bytes. The
+// consumer gets all records, and each chunk costs one more GET.
+func TestAChunkThatGoesBadIsFetchedAgain(t *testing.T) {
+	for how, spoil := range map[string]func(g *rig) error{
+		"unreadable": func(g *rig) error { g.disk.broken.Store(true); return nil },
+		"cut": func(g *rig) error {
+			var errs []error
+			for _, f := range g.chunkFiles() {
+				errs = append(errs, os.Truncate(f, 200))
+			}
+			return errors.Join(errs...)
+		},
+		"other bytes": func(g *rig) error {
+			var errs []error
+			for _, f := range g.chunkFiles() {
+				st, err := os.Stat(f)
+				errs = append(errs, err, os.WriteFile(f, bytes.Repeat([]byte{0xff}, int(st.Size())), 0o644))
+			}
+			return errors.Join(errs...)
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t, Config{CoalesceBytes: 1}, localcache.Config{})
+				g.bucket.latency = 50 * time.Millisecond
+				batches := makeBatches(1, 0, 100, small)
+				l := g.log(1, batches, 1, 2000, 6000, false)
+				for round := range 3 {
+					before := g.bucket.total.Load()
+					if got := g.replay(l, "c", 0, 700, time.Second); !bytes.Equal(got, join(batches)) {
+						t.Fatalf("round %d: other bytes", round)
+					}
+					chunks, gets := int64(len(g.bucket.gets)), g.bucket.total.Load()-before
+					if want := []int64{chunks, chunks, 0}[round]; gets != want {
+						t.Errorf("round %d: %d GETs, want %d", round, gets, want)
+					}
+					if round == 0 {
+						if err := spoil(g); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				g.close()
+			})
+		})
+	}
+}
+
+// TestADiskThatLiesIsAnErrorInTheEnd: what is fetched again cannot be read either. Each
+// request fetches it once more and then says so; it does not go round for as long as it may
+// wait. When the disk is well the same request succeeds.
+func TestADiskThatLiesIsAnErrorInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// The disk is trusted again at once, so what is fetched again lands on it.
+		g := newRig(t, Config{}, localcache.Config{DiskRetry: time.Millisecond})
+		g.bucket.latency = 50 * time.Millisecond
+		l := g.log(1, makeBatches(1, 0, 20, small), 1, 4000, 1<<20, false)
+		q := Request{MaxWait: 10 * time.Second, MinBytes: 1, MaxBytes: 1000, Parts: []Part{part(l, 0, 1000)}}
+		for i, broken := range []bool{false, true, true, false} {
+			before, begin := g.bucket.total.Load(), time.Now()
+			g.disk.broken.Store(broken)
+			res := g.r.Fetch(t.Context(), q)
+			if broken != errors.Is(res[0].Err, ErrColdRead) || broken != (res[0].Records.Len() == 0) {
+				t.Errorf("request %d, disk broken %v: %d bytes, %v", i, broken, res[0].Records.Len(), res[0].Err)
+			}
+			n, d := g.bucket.total.Load()-before, time.Since(begin)
+			if want := []int64{1, 1, 2, 1}[i]; n != want || d > time.Second {
+				t.Errorf("request %d, disk broken %v: %d GETs in %v, want %d", i, broken, n, d, want)
+			}
+			Release(res)
+		}
+		g.close()
+	})
+}
+
+// TestRecordsThatCannotBeSentAreFetchedAgain: the file fails after the answer was put
+// together, while its records are copied. That answer is lost; the next is not.
+func TestRecordsThatCannotBeSentAreFetchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Config{}, localcache.Config{})
+		batches := makeBatches(1, 0, 20, small)
+		l := g.log(1, batches, 1, 1<<20, 1<<20, false)
+		q := Request{MaxWait: time.Second, MinBytes: 1, MaxBytes: 1000, Parts: []Part{part(l, 0, 1000)}}
+		for i, broken := range []bool{true, false} {
+			res := g.r.Fetch(t.Context(), q)
+			if res[0].Err != nil {
+				t.Fatal(res[0].Err)
+			}
+			g.disk.broken.Store(broken)
+			var b bytes.Buffer
+			if _, err := res[0].Records.WriteTo(&b); (err != nil) != broken {
+				t.Errorf("answer %d: %v", i, err)
+			}
+			Release(res)
+			g.disk.broken.Store(false)
+		}
+		if n := g.bucket.total.Load(); n != 2 {
+			t.Errorf("%d GETs of a chunk whose file failed once", n)
+		}
+		// A client that goes away says nothing of the file.
+		res := g.r.Fetch(t.Context(), q)
+		if _, err := res[0].Records.WriteTo(brokenPipe{}); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("got %v", err)
+		}
+		Release(res)
+		Release(g.r.Fetch(t.Context(), q))
+		if n := g.bucket.total.Load(); n != 2 {
+			t.Errorf("%d GETs after a client went away", n)
+		}
+		g.close()
+	})
+}
+
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
 // TestStoreThatRecoversCostsOnlyTime answers with errors now and then.
 func TestStoreThatRecoversCostsOnlyTime(t *testing.T) {

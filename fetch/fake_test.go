@@ -5,9 +5,13 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"math/rand/v2"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,9 +128,7 @@ func (l *fakeLog) read(offset int64, maxBytes int, minOne, committed bool) (hotR
 	}
 	p, _, end := takeBatches(l.batches, offset, limit, maxBytes, minOne)
 	if len(p) > 0 {
-		r := &pieces{}
-		r.add(Region{Bytes: p, Len: int64(len(p))}, func() {})
-		h.records = r
+		h.records = &pieces{len: len(p), regions: []Region{{Bytes: p, Len: int64(len(p))}}}
 		if committed {
 			h.aborted = overlapping(l.txns, offset, end)
 		}
@@ -451,10 +453,37 @@ func (b *fakeBucket) getRange(ctx context.Context, key string, p []byte, off int
 	return nil
 }
 
+// cacheDisk is the real disk, but for reads of chunks that fail when told to.
+type cacheDisk struct {
+	disk.FS
+	broken atomic.Bool
+}
+
+func (d *cacheDisk) OpenFile(name string, flag int, perm fs.FileMode) (disk.File, error) {
+	f, err := d.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return cacheFile{f, d}, nil
+}
+
+type cacheFile struct {
+	disk.File
+	d *cacheDisk
+}
+
+func (f cacheFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.d.broken.Load() && strings.HasSuffix(f.Name(), ".chunk") {
+		return 0, syscall.EIO
+	}
+	return f.File.ReadAt(p, off)
+}
+
 // rig is a reader over fakes and a real cache.
 type rig struct {
 	t      *testing.T
 	bucket *fakeBucket
+	disk   *cacheDisk
 	cache  *localcache.Cache
 	r      *Reader
 	dir    string
@@ -462,7 +491,7 @@ type rig struct {
 
 func newRig(t *testing.T, cfg Config, ccfg localcache.Config) *rig {
 	t.Helper()
-	g := &rig{t: t, bucket: newFakeBucket(), dir: t.TempDir()}
+	g := &rig{t: t, bucket: newFakeBucket(), disk: &cacheDisk{FS: disk.OS()}, dir: t.TempDir()}
 	g.reopen(cfg, ccfg)
 	return g
 }
@@ -470,7 +499,7 @@ func newRig(t *testing.T, cfg Config, ccfg localcache.Config) *rig {
 // reopen restarts reader and cache over the same bucket and cache folder.
 func (g *rig) reopen(cfg Config, ccfg localcache.Config) {
 	g.close()
-	ccfg.FS, ccfg.Dir, ccfg.Now = disk.OS(), g.dir, time.Now
+	ccfg.FS, ccfg.Dir, ccfg.Now = g.disk, g.dir, time.Now
 	cache, err := localcache.New(ccfg)
 	if err != nil {
 		g.t.Fatal(err)
@@ -486,6 +515,16 @@ func (g *rig) close() {
 		g.r.Close()
 		g.cache.Close()
 	}
+}
+
+// chunkFiles are the files of the cache's chunks.
+func (g *rig) chunkFiles() []string {
+	g.t.Helper()
+	files, err := filepath.Glob(filepath.Join(g.dir, "*", "*.chunk"))
+	if err != nil || len(files) == 0 {
+		g.t.Fatalf("no chunks in the cache: %v", err)
+	}
+	return files
 }
 
 // log makes a partition with all its batches below local in the bucket.

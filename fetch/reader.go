@@ -181,6 +181,9 @@ type evaluation struct {
 	bytes   int
 	ended   bool     // an error or a divergence: the wait is over
 	waits   []jobKey // cold jobs that poke the waiter
+	// mended are the parts whose chunk in the cache could not be used and is fetched
+	// again: once a request, then it is an error. Nil for none.
+	mended []bool
 }
 
 // evaluate answers what is there now. Cold parts that are not ready get a job
@@ -217,7 +220,7 @@ func (r *Reader) evaluate(q *Request, ev *evaluation, ch chan<- struct{}) {
 		} else {
 			most = min(most, left-reserve)
 		}
-		if err := r.read(q, part, res, most, ev.bytes == 0); err != nil {
+		if err := r.read(q, i, res, most, ev); err != nil {
 			*res = Result{Records: noRecords, HighWatermark: -1, LastStable: -1, LogStart: -1, Err: err}
 			ev.ended = true
 			continue
@@ -304,7 +307,8 @@ func (r *Reader) prepareCold(q *Request, part *Part, p partition, res *Result, e
 }
 
 // read takes the records of a part that is hot, or cold and ready.
-func (r *Reader) read(q *Request, part *Part, res *Result, most int, minOne bool) error {
+func (r *Reader) read(q *Request, i int, res *Result, most int, ev *evaluation) error {
+	part, minOne := &q.Parts[i], ev.bytes == 0
 	p := part.source()
 	if !res.Cold {
 		h, err := p.read(part.Offset, most, minOne, q.ReadCommitted)
@@ -334,8 +338,14 @@ func (r *Reader) read(q *Request, part *Part, res *Result, most int, minOne bool
 	r.cold.served(jobKey{p.id(), p.epoch(), part.Offset})
 	c, ok, err := r.cold.serve(q.Client, p, p.epoch(), part.Offset, limit, int64(most), minOne)
 	switch {
-	case err != nil:
+	case err != nil && ev.mended != nil && ev.mended[i]:
 		return err
+	case err != nil:
+		if ev.mended == nil {
+			ev.mended = make([]bool, len(q.Parts))
+		}
+		ev.mended[i] = true
+		res.Waiting, res.again = true, true
 	case !ok: // evicted between the two looks
 		res.Waiting, res.again = true, true
 	case c.records.len > 0:

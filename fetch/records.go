@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/localcache"
 )
 
 // Region is a run of bytes in a file, or in memory when File is nil.
@@ -44,15 +45,31 @@ var noRecords Records = none{}
 
 // pieces are Records from one tier.
 type pieces struct {
-	len      int
-	regions  []Region
-	releases []func()
+	len     int
+	regions []Region
+	chunks  []*localcache.Handle // of the regions; none when they are not the cache's
 }
 
-func (r *pieces) add(g Region, release func()) {
+// add takes over the caller's reference to h.
+func (r *pieces) add(g Region, h *localcache.Handle) {
 	r.len += int(g.Len)
 	r.regions = append(r.regions, g)
-	r.releases = append(r.releases, release)
+	r.chunks = append(r.chunks, h)
+}
+
+// Unreadable says that a region of r, by its number, cannot be read, and why. What the
+// cache has of it is then fetched anew for the next who asks; without this each retry
+// of the client would meet the same bytes. It must come before Release.
+func Unreadable(r Records, region int, why error) {
+	if p, ok := r.(*pieces); ok {
+		p.unreadable(region, why)
+	}
+}
+
+func (r *pieces) unreadable(region int, why error) {
+	if region < len(r.chunks) {
+		r.chunks[region].Discard(why)
+	}
 }
 
 func (r *pieces) Len() int          { return r.len }
@@ -66,16 +83,20 @@ func (r *pieces) File() (disk.File, int64, bool) {
 }
 
 func (r *pieces) WriteTo(w io.Writer) (n int64, err error) {
-	for _, g := range r.regions {
+	for i, g := range r.regions {
 		var m int64
 		if g.File == nil {
 			var k int
 			k, err = w.Write(g.Bytes)
 			m = int64(k)
 		} else {
-			m, err = io.Copy(w, io.NewSectionReader(g.File, g.Pos, g.Len))
+			file := source{Reader: io.NewSectionReader(g.File, g.Pos, g.Len)}
+			m, err = io.Copy(w, &file)
 			if err == nil && m < g.Len {
-				err = io.ErrUnexpectedEOF
+				err, file.err = io.ErrUnexpectedEOF, io.ErrUnexpectedEOF
+			}
+			if file.err != nil {
+				r.unreadable(i, file.err)
 			}
 		}
 		n += m
@@ -86,10 +107,24 @@ func (r *pieces) WriteTo(w io.Writer) (n int64, err error) {
 	return n, nil
 }
 
+// source tells a failure of what is read from one of where it is written to.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
 func (r *pieces) Release() {
-	releases := r.releases
-	r.releases = nil
-	for _, release := range releases {
-		release()
+	chunks := r.chunks
+	r.chunks = nil
+	for _, h := range chunks {
+		h.Release()
 	}
 }

@@ -21,7 +21,8 @@ var windows = sync.Pool{New: func() any { p := make([]byte, indexStep); return &
 // serve returns whole batches from the one with offset on, as far as the chunks
 // are in the cache: at most most bytes (minOne: a first batch of any size), below
 // limit. ok is false when the first chunk is not there. It never waits for the
-// bucket.
+// bucket. An error means that the first chunk was there and could not be used: the
+// cache has forgotten it, so that it can be fetched again.
 func (c *coldReader) serve(client string, p partition, epoch int32, offset, limit, most int64, minOne bool) (r coldRecords, ok bool, err error) {
 	l, found := c.layouts.find(p.id(), epoch, offset)
 	if !found {
@@ -40,28 +41,28 @@ func (c *coldReader) serve(client string, p partition, epoch int32, offset, limi
 			break
 		}
 		ok = true
-		x, err := c.indexOf(h, req.Key, l.chunks[i].base)
-		if err != nil {
-			h.Release()
-			r.records.Release()
-			return r, true, err
-		}
 		st.enter(req.Key)
-		pos, err := x.find(h, r.end, *buf)
-		var n, end int64
+		var pos, n, end int64
+		x, err := c.indexOf(h, req.Key, l.chunks[i].base)
+		if err == nil {
+			pos, err = x.find(h, r.end, *buf)
+		}
 		if err == nil && pos < x.size {
 			n, end, err = x.cut(h, pos, most-int64(r.records.len), limit, minOne && r.records.len == 0, *buf)
 		}
 		if err != nil {
+			h.Discard(err)
 			h.Release()
-			r.records.Release()
+			if r.records.len > 0 {
+				break // the next fetch begins here
+			}
 			return r, true, fmt.Errorf("%w: %s chunk %d: %w", ErrColdRead, l.key, i, err)
 		}
 		if n > 0 {
 			if r.records.len == 0 {
 				r.base = r.end // the batch may begin before; its records do not count
 			}
-			r.records.add(c.region(h, pos, n), h.Release)
+			r.records.add(c.region(h, pos, n), h)
 			r.aborted = append(r.aborted, overlapping(l.aborted, r.end, end)...)
 			r.end = end
 		}
@@ -107,11 +108,10 @@ func (c *coldReader) indexOf(h *localcache.Handle, k localcache.Key, base int64)
 		return x, nil
 	}
 	x, err := indexBatches(h, h.Len(), base)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s chunk %d: %w", ErrColdRead, k.Object, k.Chunk, err)
+	if err == nil {
+		c.indexes.put(k, x)
 	}
-	c.indexes.put(k, x)
-	return x, nil
+	return x, err
 }
 
 // overlapping lists the transactions of all with records in [start, end).

@@ -216,6 +216,7 @@ func (c *Cache) usedLocked() int64 { return c.queue.bytes() + c.reserved + c.dea
 type Handle struct {
 	c        *Cache
 	e        *entry
+	k        Key
 	file     disk.File
 	pos      int64
 	size     int64
@@ -263,7 +264,7 @@ func (h *Handle) Retain() *Handle {
 		panic("BUG: Retain of a released cache handle")
 	}
 	h.e.refs++
-	return &Handle{c: h.c, e: h.e, file: h.file, pos: h.pos, size: h.size, mem: h.mem}
+	return &Handle{c: h.c, e: h.e, k: h.k, file: h.file, pos: h.pos, size: h.size, mem: h.mem}
 }
 
 // Drained says that the reader has consumed the chunk to its end: from now on it
@@ -273,6 +274,20 @@ func (h *Handle) Drained() {
 	h.c.mu.Lock()
 	h.e.halfUntil = time.Time{}
 	h.c.mu.Unlock()
+}
+
+// Discard says that the chunk cannot be used, and why: its file stopped reading, or
+// its bytes are not what they were. It is forgotten, and filled anew for the next who
+// asks; a disk that gives such bytes is left alone for a while, so the new ones stay in
+// memory. The handle is released as always.
+func (h *Handle) Discard(why error) {
+	h.c.log.Warn("dropped a cached chunk that cannot be used; it is fetched again", "event", "cache_chunk_dropped",
+		"object", h.k.Object, "chunk", h.k.Chunk, "error", why)
+	if h.file != nil {
+		h.c.metrics.corrupt.Inc()
+		h.c.diskFailed(why)
+	}
+	h.c.drop(h.e)
 }
 
 // Release gives the reference back. Only the first call counts.
@@ -332,7 +347,7 @@ func (c *Cache) take(k Key, size int64, verify bool) *Handle {
 	}
 	e.refs++
 	if e.mem != nil {
-		h := &Handle{c: c, e: e, mem: e.mem, size: int64(len(e.mem))}
+		h := &Handle{c: c, e: e, k: k, mem: e.mem, size: int64(len(e.mem))}
 		c.mu.Unlock()
 		if h.size != size {
 			c.drop(e)
@@ -356,12 +371,13 @@ func (c *Cache) take(k Key, size int64, verify bool) *Handle {
 	return h
 }
 
-// openFileOf opens e's file, and checks it whole when this process has not yet.
-// The caller holds a reference.
+// openFileOf opens e's file, and checks it whole when this process has not yet, and
+// at least its length when it has. The caller holds a reference.
 func (c *Cache) openFileOf(e *entry, k Key, size int64) (*Handle, error) {
 	e.io.Lock()
 	defer e.io.Unlock()
-	if e.file == nil {
+	opened := e.file == nil
+	if opened {
 		f, err := c.openFile(e.name)
 		if err != nil {
 			return nil, err
@@ -371,7 +387,16 @@ func (c *Cache) openFileOf(e *entry, k Key, size int64) (*Handle, error) {
 	c.mu.Lock()
 	verified := e.verified
 	c.mu.Unlock()
-	if !verified {
+	switch {
+	case verified && opened:
+		size, err := e.file.Size()
+		if err == nil && size != e.head.size+e.head.payload {
+			err = fmt.Errorf("%w: %d bytes instead of %d", errCorrupt, size, e.head.size+e.head.payload)
+		}
+		if err != nil {
+			return nil, err
+		}
+	case !verified:
 		buf := buffers.get(256 << 10)
 		h, err := verifyFile(e.file, k, buf)
 		buffers.put(buf)
@@ -386,7 +411,7 @@ func (c *Cache) openFileOf(e *entry, k Key, size int64) (*Handle, error) {
 	if e.head.key != k || e.head.payload != size {
 		return nil, fmt.Errorf("%w: %d bytes of %v", errCorrupt, e.head.payload, e.head.key)
 	}
-	return &Handle{c: c, e: e, file: e.file, pos: e.head.size, size: e.head.payload}, nil
+	return &Handle{c: c, e: e, k: k, file: e.file, pos: e.head.size, size: e.head.payload}, nil
 }
 
 // touchLocked notes a read. The first one is what the chunk was brought for;

@@ -534,6 +534,65 @@ func TestDamageIsFilledAgain(t *testing.T) {
 	}
 }
 
+// TestDiscardedChunksAreFilledAgain: a reader finds that it cannot use what it was given.
+// Others that hold the chunk keep it, the next one gets a new one, and the disk is left
+// alone for a while.
+func TestDiscardedChunksAreFilledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := open(t, Config{DiskRetry: 5 * time.Second})
+		for i, inMemory := range []bool{false, true} {
+			h, err := c.Get(t.Context(), key(1), chunkSize, fillOf(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (h.Bytes() != nil) != inMemory {
+				t.Errorf("round %d: in memory %v, want %v", i, !inMemory, inMemory)
+			}
+			other := h.Retain()
+			h.Discard(syscall.EIO)
+			other.Discard(syscall.EIO)
+			h.Release()
+			check(t, other, 1)
+			if c.Has(key(1)) || read(t, c, 1) {
+				t.Errorf("round %d: a discarded chunk is served", i)
+			}
+			other.Release()
+			if !read(t, c, 1) {
+				t.Errorf("round %d: the new one is gone", i)
+			}
+		}
+		time.Sleep(6 * time.Second)
+		if h, err := c.Get(t.Context(), key(2), chunkSize, fillOf(2)); err != nil || h.Bytes() != nil {
+			t.Errorf("the disk is left alone for ever: %v", err)
+		} else {
+			h.Release()
+		}
+		c.Close()
+	})
+}
+
+// TestCutFilesAreFilledAgain cuts a file that this process has verified, so that its
+// checksum is not compared any more.
+func TestCutFilesAreFilledAgain(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, Config{Dir: dir})
+	read(t, c, 1)
+	files, _ := filepath.Glob(filepath.Join(dir, "*", "*"+fileSuffix))
+	if len(files) != 1 {
+		t.Fatalf("%d files", len(files))
+	}
+	if err := os.Truncate(files[0], chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	if h, ok := c.Lookup(key(1), chunkSize, false); ok {
+		t.Error("a file that was cut is served")
+		h.Release()
+	}
+	if read(t, c, 1) {
+		t.Error("not filled again")
+	}
+}
+
 // TestFailedDiskServesFromMemory breaks the disk in several ways; every read
 // still succeeds, memory stays bounded, and the disk is used again when it is
 // well.
