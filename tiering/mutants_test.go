@@ -78,6 +78,15 @@ func TestMutants(t *testing.T) {
 	m.Catch("a topic that changes is told", "archive.go", `work[describing] = ar.a.undescribed(ar.tp)`, ``, "TestTopicJSONFollowsTheTopic")
 	m.Catch("what was told is what the metadata said", "topic.go", `a.mu.described[tp.TopicID] = said`, `_, a.mu.described[tp.TopicID] = said, info`, "TestTopicJSONFollowsTheTopic")
 	m.Catch("a repair needs nothing below the log start", "scrub.go", `from = max(from, localStart)`, ``, "TestRepairNeedsNothingBelowTheLogStart")
+	m.Catch("uploads keep their rate", "pace.go", `if p.rate <= 0 {`, `if true {`, "TestUploadsKeepTheirRate")
+	m.Catch("idle time earns nothing", "pace.go", `p.busy = max(p.busy-d, 0)`, `p.busy -= d`, "TestUploadsKeepTheirRate")
+	m.Catch("the rate is reached", "pace.go", `	p.last = t
+	p.busy +=`, `	p.last = t
+	p.busy += 2 *`, "TestUploadsKeepTheirRate")
+	m.Catch("partitions share the rate", "pace.go", `	t := now()
+	if d`, `	t := now()
+	p.busy = 0
+	if d`, "TestPartitionsShareTheRate")
 	m.Catch("a listing at its own pace", "archive.go", `case err == nil || errors.Is(err, errLost):`, `case err == nil:`, "TestALostObjectIsNotAskedForInEveryPass")
 	m.Catch("bytes that move keep a pass alive", "archive.go", `ar.moved = func() { t.Reset(patience) }`, `ar.moved = func() {}`, "TestSlowUploadsEnd")
 	m.Catch("retention in parts is quiet", "retention.go", `if p.Nonce == kept.part {`, `if false {`, "TestRetentionInPartsIsQuiet")
