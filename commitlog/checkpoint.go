@@ -28,6 +28,8 @@ const (
 	slotSize        = 4096
 	slotBytes       = 108
 	slotBytesMinor0 = 84 // without the three fields of the active segment
+	flagClean       = 1
+	flagFold1       = 2
 )
 
 // noSnapshot in checkpoint.snapshot says that there were no producers.
@@ -40,7 +42,8 @@ type checkpoint struct {
 	synced     int64 // everything below is synced
 	segment    int64 // base of the segment that holds synced
 	pos        int64 // its size at synced
-	snapshot   int64 // offset of the producer snapshot file, or noSnapshot
+	snapshot   int64 // offset of the fold, or noSnapshot
+	fold       int   // which of the two files it is in
 	hw         int64
 	start      int64
 	localStart int64
@@ -62,7 +65,10 @@ func (c checkpoint) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, c.seq)
 	flags := uint64(0)
 	if c.clean {
-		flags |= 1
+		flags |= flagClean
+	}
+	if c.fold == 1 {
+		flags |= flagFold1
 	}
 	b = binary.BigEndian.AppendUint64(b, flags)
 	for _, v := range []int64{c.synced, c.segment, c.pos, c.snapshot, c.hw, c.start, c.localStart, c.maxTs, c.maxTsOffset, c.firstAppend} {
@@ -89,7 +95,10 @@ func decodeCheckpoint(b []byte) (c checkpoint, err error) {
 	}
 	c.seq = binary.BigEndian.Uint64(b[8:])
 	flags := binary.BigEndian.Uint64(b[16:])
-	c.clean = flags&1 != 0
+	c.clean = flags&flagClean != 0
+	if flags&flagFold1 != 0 {
+		c.fold = 1
+	}
 	for i, p := range []*int64{&c.synced, &c.segment, &c.pos, &c.snapshot, &c.hw, &c.start, &c.localStart, &c.maxTs, &c.maxTsOffset, &c.firstAppend} {
 		if 24+8*i >= size-4 {
 			*p = -1 // what minor 0 did not say is folded again
@@ -204,32 +213,27 @@ func (k *checkpointer) close() error {
 	return err
 }
 
-// checkpoint records that everything below at.synced is synced. A failure to
-// write the producer snapshot only keeps the old checkpoint; a failed sync of the
-// slot takes the log offline.
+// checkpoint records that everything below at.synced is synced. Producers for which
+// a full disk has no room only keep the old checkpoint: the next start scans more,
+// and DeleteLocal stops at its segment. A failed sync takes the log offline.
 func (l *Log) checkpoint(at position, states []ProducerState, aborted []AbortedTxn) error {
 	failpoint.Hit(failpoint.Checkpoint)
-	snapshot := int64(noSnapshot)
+	snapshot, fold := int64(noSnapshot), l.ckpt.get().fold
 	if len(states) > 0 || len(aborted) > 0 {
 		snapshot = at.synced
-		if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, foldName(snapshot)), encodeSnapshot(snapshot, states, aborted)); err != nil {
+		fold = 1 - fold
+		if err := l.writeFold(fold, snapshot, states, aborted); errors.Is(err, ErrNoSpace) {
 			l.logger.Warn("checkpoint was not written", "event", "checkpoint_failed", "err", err)
 			return nil
+		} else if err != nil {
+			return err
 		}
 	}
-	old := l.ckpt.get()
-	err := l.updateCheckpoint(func(c *checkpoint) {
-		c.synced, c.segment, c.pos, c.snapshot = at.synced, at.segment, at.pos, snapshot
+	return l.updateCheckpoint(func(c *checkpoint) {
+		c.synced, c.segment, c.pos, c.snapshot, c.fold = at.synced, at.segment, at.pos, snapshot, fold
 		c.maxTs, c.maxTsOffset, c.firstAppend = at.maxTs, at.maxTsOffset, at.firstAppend
 		c.hw = l.hw.Load()
 	})
-	if err != nil {
-		return err
-	}
-	if old.snapshot != noSnapshot && old.snapshot != snapshot {
-		l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, foldName(old.snapshot)))
-	}
-	return nil
 }
 
 // writeSnapshot stores the fold at a segment's base, for ProducersAt. It is synced

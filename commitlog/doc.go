@@ -12,7 +12,8 @@
 // A segment's .log file holds record batches (message format v2) exactly as the
 // producer sent them, but for base offset and leader epoch, so Kafka's own dump
 // tools read it. Everything else in the folder is ours, carries a magic, a format
-// version and a checksum, and can be made again from the .log files:
+// version and a checksum. What can be made again from the .log files is, when it is
+// lost; the rest is damage:
 //
 //	partition.meta           which partition this is, and the format of the folder
 //	checkpoint               two fixed slots, written in place by turns: up to where
@@ -20,7 +21,8 @@
 //	leader-epochs            where each leader epoch began (KIP-101)
 //	<base>.log               batches
 //	<base>.index             sparse offset and time index, aborted transactions
-//	<offset>.snapshot        state of idempotent and transactional producers
+//	<base>.snapshot          state of idempotent and transactional producers there
+//	producers-<i>.fold       that at the checkpoint, two files written by turns
 //
 // Durability. Append returns when the bytes are in the page cache. The Flusher
 // syncs in groups, and the synced end moves only when every older file and the
@@ -36,5 +38,5 @@
 // Log.flushing is held across a sync. Reads take no Log lock for their I/O.
 //
 // Read log.go for the type, then segment.go, append.go, producers.go, read.go,
-// flusher.go, checkpoint.go, recover.go and trim.go.
+// flusher.go, checkpoint.go, fold.go, recover.go and trim.go.
 package commitlog

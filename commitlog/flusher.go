@@ -110,13 +110,7 @@ func (l *Log) flushHeld(force bool) error {
 	var aborted []AbortedTxn
 	if due {
 		states = l.producers.Load().states()
-		from := active.base
-		if k := l.ckpt.get(); k.snapshot == end {
-			// This snapshot takes the place of the file that the last checkpoint
-			// needs until the next one is written: it must say as much.
-			from = min(from, k.segment)
-		}
-		aborted = l.aborted.decidedIn(from, end)
+		aborted = l.aborted.decidedIn(active.base, end)
 		at.maxTs, at.maxTsOffset, at.firstAppend = active.maxTs.Load(), active.maxTsOffset.Load(), active.firstAppend.Load()
 		l.sinceCkpt = 0
 		l.lastCkpt.Store(now)

@@ -50,8 +50,9 @@ const (
 	DefaultCheckpointBytes = 64 << 20
 	DefaultCheckpointEvery = 5 * time.Second
 	DefaultProducerExpiry  = 24 * time.Hour
-	// MaxOffset bounds offsets so that arithmetic on them never overflows.
-	MaxOffset = int64(^uint64(0)>>1) - 1<<31
+	// MaxOffset bounds a log's end, so that the end and the offset after any record
+	// are offsets too. What adds more to an offset must look first.
+	MaxOffset = int64(^uint64(0)>>1) - 1
 )
 
 // Config is what a log is made of. Zero values of the numbers take the defaults.

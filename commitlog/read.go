@@ -212,7 +212,8 @@ func (l *Log) MaxTimestamp() (offset, ts int64, err error) {
 func (l *Log) FirstUnstable(hw int64) int64 { return l.producers.Load().firstUnstable(hw) }
 
 // ProducersAt is the producer state folded from all batches below offset, which
-// is a batch boundary of the local log (SAFETY 14).
+// is a batch boundary of the local log (SAFETY 14). ErrDamaged when the snapshot at
+// the local start is lost and no later one is below offset.
 func (l *Log) ProducersAt(offset int64) ([]ProducerState, error) {
 	l.appending.Lock()
 	if offset == l.end.Load() {
@@ -225,14 +226,14 @@ func (l *Log) ProducersAt(offset int64) ([]ProducerState, error) {
 	if i < 0 || offset > l.End() {
 		return nil, ErrOffsetOutOfRange
 	}
-	p, from, now := newProducers(), 0, l.now()
-	for j := i; j >= 0; j-- {
-		at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(segs[j].base))
-		if err == nil && at == segs[j].base {
-			p, from = restoreProducers(list, now), j
-			break
-		}
+	p, from, err := l.nearestSnapshot(segs, i, segs[i].base)
+	if err != nil && offset < l.LocalStart() {
+		return nil, ErrBelowLocal // it was deleted meanwhile
 	}
+	if err != nil {
+		return nil, err
+	}
+	now := l.now()
 	for _, s := range segs[from : i+1] {
 		if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
 			if b.NextOffset() > offset {

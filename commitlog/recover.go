@@ -82,6 +82,7 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	}
 	bases = bases[kept:]
 	at := slices.Index(bases, k.segment)
+	l.dirtyDir = l.makeFolds()
 	segs, bad, err := l.openSealed(bases[:max(at, 0)], k)
 	l.segments.Store(&segs)
 	if err != nil {
@@ -156,8 +157,7 @@ func (l *Log) listFolder() ([]int64, error) {
 			}
 			continue
 		}
-		if digits, ok := strings.CutSuffix(name, foldSuffix); ok && digits != fmt.Sprintf("%020d", l.ckpt.get().snapshot) {
-			// Of a checkpoint that was not finished, or of an older one.
+		if l.staleFold(name) {
 			if err := l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, name)); err != nil {
 				return nil, err
 			}
@@ -262,7 +262,7 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 	var restored *producers
 	if k.snapshot == noSnapshot {
 		restored = newProducers()
-	} else if at, list, aborted, err := l.readFold(k.snapshot); err == nil && at == k.snapshot && at == k.synced {
+	} else if list, aborted, err := l.readFold(k); err == nil && k.snapshot == k.synced {
 		restored = restoreProducers(list, l.now())
 		for _, a := range aborted {
 			l.aborted.add(a)
@@ -275,7 +275,10 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 		return false, nil
 	}
 	rec.Refolded = true
-	p, from := l.nearestSnapshot(segs, bad, k.segment)
+	p, from, err := l.nearestSnapshot(segs, bad, k.segment)
+	if err != nil {
+		return false, err
+	}
 	for _, s := range segs[from:] {
 		if err := s.fold(0, s.size.Load(), func(b record.Batch) error {
 			if a, ok := p.apply(b, l.now()); ok {
@@ -294,30 +297,24 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 	return true, nil
 }
 
-// readFold reads the snapshot of a checkpoint; those of minor version 0 were named
-// as those of segments are.
-func (l *Log) readFold(offset int64) (int64, []ProducerState, []AbortedTxn, error) {
-	at, list, aborted, err := readSnapshot(l.cfg.FS, l.cfg.Dir, foldName(offset))
-	if errors.Is(err, os.ErrNotExist) {
-		return readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(offset))
-	}
-	return at, list, aborted, err
-}
-
 // nearestSnapshot finds the last readable snapshot at the base of segment bad (the
 // one that begins at next, when bad is len(segs)) or of one before it, and returns
-// the producers there and the segment to fold on from.
-func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers, int) {
+// the producers there and the segment to fold on from. Offset 0 needs none.
+// ErrDamaged when there is none: the batches below that would tell are gone.
+func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers, int, error) {
+	base := next
 	for j := bad; j >= 0; j-- {
-		base := next
 		if j < len(segs) {
 			base = segs[j].base
 		}
 		if at, list, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(base)); err == nil && at == base {
-			return restoreProducers(list, l.now()), j
+			return restoreProducers(list, l.now()), j, nil
 		}
 	}
-	return newProducers(), 0
+	if base > 0 {
+		return nil, 0, fmt.Errorf("%w: the producers at %d are lost", ErrDamaged, base)
+	}
+	return newProducers(), 0, nil
 }
 
 // scan opens the checkpoint's segment and what follows it, verifies what the

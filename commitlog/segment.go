@@ -50,12 +50,6 @@ func newSegment(l *Config, files *Files, base int64) *segment {
 func logName(base int64) string      { return fmt.Sprintf("%020d.log", base) }
 func indexName(base int64) string    { return fmt.Sprintf("%020d.index", base) }
 func snapshotName(base int64) string { return fmt.Sprintf("%020d.snapshot", base) }
-func foldName(offset int64) string   { return fmt.Sprintf("%020d%s", offset, foldSuffix) }
-
-// foldSuffix marks the snapshot that a checkpoint points to. It has a name of its
-// own: a segment may begin at the same offset, and neither may overwrite the
-// other's.
-const foldSuffix = ".fold"
 
 func (s *segment) path() string { return filepath.Join(s.dir, logName(s.base)) }
 

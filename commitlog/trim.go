@@ -46,28 +46,31 @@ func raise(start *atomic.Int64, offset int64) {
 // bucket covers them or that the log start has passed them. Readers of a deleted
 // segment keep its bytes until they release them.
 func (l *Log) DeleteLocal(below int64) (int64, error) {
-	n := l.deletable(below, MaxOffset)
+	segs, n := l.deletable(below, MaxOffset)
 	if n == 0 {
 		return 0, l.Err()
 	}
-	segs := *l.segments.Load()
 	if l.ckpt.get().segment < segs[n].base {
 		if err := l.flush(true); err != nil {
 			return 0, err
 		}
 	}
-	l.appending.Lock()
 	// The checkpoint must not point into what goes, and the segment that becomes the
 	// first must be in the folder durably: both hold up to the checkpoint's own. More
 	// may be sealed and synced by now, and on a full disk the checkpoint stays behind.
-	segs = *l.segments.Load()
-	if n = l.deletable(below, l.ckpt.get().segment); n == 0 {
+	segs, n = l.deletable(below, l.ckpt.get().segment)
+	for n > 0 && !l.foldable(segs[n].base) {
+		n--
+	}
+	l.appending.Lock()
+	// Meanwhile others may have trimmed or reset the log.
+	if now := *l.segments.Load(); n == 0 || now[0] != segs[0] || l.Err() != nil {
 		l.appending.Unlock()
 		return 0, l.Err()
 	}
+	segs = *l.segments.Load() // more at the end
 	local := segs[n].base
-	err := l.updateCheckpoint(func(c *checkpoint) { c.localStart = max(c.localStart, local) })
-	if err != nil {
+	if err := l.updateBothSlots(func(c *checkpoint) { c.localStart = local }); err != nil {
 		l.appending.Unlock()
 		return 0, err
 	}
@@ -91,18 +94,46 @@ func (l *Log) DeleteLocal(below int64) (int64, error) {
 
 // deletable counts the segments at the front that may go: sealed, synced, ending
 // at or below offset, and followed by one that begins at or below upTo.
-func (l *Log) deletable(below, upTo int64) int {
-	segs := *l.segments.Load()
-	n := 0
+func (l *Log) deletable(below, upTo int64) (segs []*segment, n int) {
+	segs = *l.segments.Load()
 	for n < len(segs)-1 && segs[n].end.Load() <= min(below, l.SyncedEnd()) && segs[n+1].base <= upTo {
 		n++
 	}
-	return n
+	return segs, n
 }
 
-// Reset makes the log empty, with its end at end and its log start at start: the
-// records between are in the bucket. epochs and producers are the lineage and the
-// fold at end, also from the bucket.
+// foldable says that the producers at base are in its snapshot, and makes that again
+// where a full disk or a damaged one took it: without the batches below there is no
+// other way to know them (SAFETY 14).
+func (l *Log) foldable(base int64) bool {
+	if at, _, _, err := readSnapshot(l.cfg.FS, l.cfg.Dir, snapshotName(base)); err == nil && at == base {
+		return true
+	}
+	states, err := l.ProducersAt(base)
+	if err == nil {
+		err = disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(base)), encodeSnapshot(base, states, nil))
+	}
+	if err != nil {
+		l.logger.Warn("a segment stays: the producers behind it cannot be stored", "event", "snapshot_write_failed", "segment", base, "err", err)
+	}
+	return err == nil
+}
+
+// updateBothSlots is for what makes files go that the older slot counts on: should
+// the newer one be damaged, the older says the same.
+func (l *Log) updateBothSlots(change func(*checkpoint)) error {
+	if err := l.updateCheckpoint(change); err != nil {
+		return err
+	}
+	return l.updateCheckpoint(change)
+}
+
+// Reset makes the log empty, with its end at end and its log start at start or where
+// it is already: the records between are in the bucket. epochs and producers are the
+// lineage and the fold at end, also from the bucket. A power cut leaves the log as it
+// was, but perhaps for epochs that begin at its end or above, or as it is to be.
+//
+// ErrNoSpace leaves the log as it was.
 func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerState) error {
 	if start > end || end < l.End() {
 		return fmt.Errorf("reset to [%d, %d) would drop records above %d", start, end, l.End())
@@ -114,66 +145,79 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	if err := l.Err(); err != nil {
 		return err
 	}
-	if err := l.writeEpochs(epochs); err != nil {
-		return l.fail(err)
-	}
-	s := newSegment(&l.cfg, l.cfg.Flusher.Files, end)
-	f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o644)
-	if err != nil {
-		return l.writeFailure(err)
-	}
-	s.files.adopt(s, f)
-	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
-		return l.fail(err)
-	}
-	old := *l.segments.Load()
-	l.segments.Store(&[]*segment{s})
 	// Idle time counts from now: nobody can say when they wrote last, older builds
 	// put the time of the records there.
 	producers = slices.Clone(producers)
 	for i := range producers {
 		producers[i].LastTimestamp = l.now()
 	}
-	l.producers.Store(restoreProducers(producers, l.now()))
-	l.aborted.dropBelow(end)
-	l.epochs.mu.Lock()
-	l.epochs.list = append([]EpochStart(nil), epochs...)
-	l.epochs.mu.Unlock()
-	l.dirtySegments, l.dirtyDir = nil, false
-	l.end.Store(end)
-	l.synced.Store(end)
-	l.localStart.Store(end)
-	raise(&l.start, start)
-	snap := int64(noSnapshot)
-	if len(producers) > 0 {
-		// The older batches go: only this file has the fold from now on.
-		raw := encodeSnapshot(end, producers, nil)
-		for _, name := range []string{snapshotName(end), foldName(end)} {
-			if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, name), raw); err != nil {
-				return l.fail(err)
-			}
-		}
-		snap = end
+	if err := l.writeEpochs(epochs); err != nil {
+		return l.writeFailure(err)
 	}
-	err = l.updateCheckpoint(func(c *checkpoint) {
-		c.synced, c.segment, c.pos, c.snapshot, c.localStart = end, end, 0, snap, end
+	// The older batches go: only this file has the fold at end from now on.
+	err := l.writeSnapshot(end, producers)
+	if err == nil {
+		err = l.syncFile(snapshotName(end))
+	}
+	if err != nil {
+		return l.writeFailure(err)
+	}
+	k := l.ckpt.get()
+	k.snapshot = noSnapshot
+	if len(producers) > 0 {
+		k.snapshot, k.fold = end, 1-k.fold
+		if err := l.writeFold(k.fold, end, producers, nil); err != nil {
+			return err
+		}
+	}
+	s := l.active()
+	if s.base != end {
+		s = newSegment(&l.cfg, l.cfg.Flusher.Files, end)
+		f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o644)
+		if err != nil {
+			return l.writeFailure(err)
+		}
+		s.files.adopt(s, f)
+	}
+	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
+		return l.fail(err)
+	}
+	err = l.updateBothSlots(func(c *checkpoint) {
+		c.synced, c.segment, c.pos, c.snapshot, c.fold, c.localStart = end, end, 0, k.snapshot, k.fold, end
 		c.maxTs, c.maxTsOffset, c.firstAppend = -1, -1, 0
 		c.start = max(c.start, start)
 	})
 	if err != nil {
+		if s != l.active() {
+			s.close()
+		}
 		return err
 	}
+	// Nobody sees any of it before it is durable. Readers find no segment before they
+	// find the local start above what they ask for, and no end above the segments.
+	old := *l.segments.Load()
+	l.segments.Store(&[]*segment{s})
+	l.producers.Store(restoreProducers(producers, l.now()))
+	l.aborted.dropBelow(end)
+	l.epochs.mu.Lock()
+	l.epochs.list = slices.Clone(epochs)
+	l.epochs.mu.Unlock()
+	l.dirtySegments, l.dirtyDir, l.sinceCkpt = nil, false, 0
+	l.lastCkpt.Store(l.now())
+	l.localStart.Store(end)
+	l.end.Store(end)
+	l.synced.Store(end)
+	raise(&l.start, start)
+	l.wakeSyncWaiters()
 	for _, o := range old {
-		o.close()
-		if o.base == end {
-			continue // an empty active segment of the same name
+		if o == s {
+			continue
 		}
+		o.close()
 		if err := l.removeFiles(o.base); err != nil {
-			return err
+			return err // the next Open removes what stays
 		}
 	}
-	l.sinceCkpt = 0
-	l.lastCkpt.Store(l.cfg.Now().UnixMilli())
 	return nil
 }
 
