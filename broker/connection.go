@@ -71,8 +71,10 @@ type answer struct {
 	close bool
 	start time.Time
 	code  int16 // the first error of the answer, once it is encoded
-	// worked is how long its handler took, where that is counted.
-	worked time.Duration
+	// worked is how long its handler took, where that is counted, and quietUntil
+	// when the client may speak again that sent too much with it.
+	worked     time.Duration
+	quietUntil time.Time
 }
 
 func newConn(s *Server, l Listener, nc net.Conn) *Conn {
@@ -248,6 +250,7 @@ func (c *Conn) handle(f frame, writer *sync.WaitGroup) (err error) {
 	if err := r.Body.(interface{ UnsafeReadFrom([]byte) error }).UnsafeReadFrom(body); err != nil {
 		return fmt.Errorf("%s v%d cannot be decoded: %w", a.name, r.Version, err)
 	}
+	c.chargeRead(ans)
 	var reply Reply
 	made := func() {}
 	bulky := a.bulky != nil && a.bulky(r.Body)

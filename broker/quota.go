@@ -130,22 +130,45 @@ func (q *quotas) sweepLocked(now time.Time) {
 	}
 }
 
-// throttle charges what a request and its answer took, tells the client and stops
-// reading it for as long. Every request passes here once, when its answer is about
-// to be encoded or it has none.
-func (c *Conn) throttle(a *answer, fetched int) {
-	u := usage{fetched: fetched, worked: a.worked}
-	if a.r.Key == 0 {
-		u.produced = int(a.size)
+// chargeRead charges what a request brought when it was read: its answer may be long
+// in coming, and until then nothing more is to be read (SAFETY 7).
+func (c *Conn) chargeRead(a *answer) {
+	if a.r.Key != 0 {
+		return
 	}
-	d := c.s.quotas.charge(c.principal, a.r.ClientID, u)
+	if d := c.s.quotas.charge(c.principal, a.r.ClientID, usage{produced: int(a.size)}); d > 0 {
+		a.quietUntil = c.silence(d)
+	}
+}
+
+// throttle charges what else a request and its answer took, and tells the client how
+// long to be quiet, from now, for all of it. Every request passes here once, when its
+// answer is about to be encoded or it has none.
+func (c *Conn) throttle(a *answer, fetched int) {
+	d := c.s.quotas.charge(c.principal, a.r.ClientID, usage{fetched: fetched, worked: a.worked})
+	if d > 0 {
+		c.silence(d)
+	}
+	if !a.quietUntil.IsZero() {
+		d = max(d, a.quietUntil.Sub(c.s.cfg.Now()))
+	}
 	if d <= 0 {
 		return
 	}
 	if r, ok := a.resp.(kmsg.SetThrottleResponse); ok {
-		r.SetThrottle(int32(d.Milliseconds()))
+		r.SetThrottle(int32((d + time.Millisecond - 1).Milliseconds()))
 	}
-	c.quietUntil.Store(c.s.cfg.Now().Add(d).UnixNano())
+}
+
+// silence stops reading the client for a time, and is when that ends.
+func (c *Conn) silence(d time.Duration) time.Time {
+	end := c.s.cfg.Now().Add(d)
+	for {
+		old := c.quietUntil.Load()
+		if old >= end.UnixNano() || c.quietUntil.CompareAndSwap(old, end.UnixNano()) {
+			return end
+		}
+	}
 }
 
 // quiet waits until the client may speak again.
