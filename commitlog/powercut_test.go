@@ -28,6 +28,8 @@ type model struct {
 	start   int64          // log start that SetStart confirmed
 	tried   int64          // and the highest it was asked for
 	deleted int64          // DeleteLocal was asked up to here
+	reset   int64          // the last Reset's end: below it the bucket may have records
+	doubt   int64          // the end of one that the power cut, 0 for none
 	nextPID int64
 	seqs    map[int64]int32 // next sequence of a producer that still writes
 	maybe   record.Batch    // was being appended when the power went
@@ -42,9 +44,9 @@ func newModel(seed uint64) *model {
 
 func (m *model) end() int64 {
 	if n := len(m.batches); n > 0 {
-		return m.batches[n-1].NextOffset()
+		return max(m.reset, m.batches[n-1].NextOffset())
 	}
-	return 0
+	return m.reset
 }
 
 // open starts the log again on s. The error is nil or the power's.
@@ -125,7 +127,7 @@ func openTxns(batches []record.Batch) map[int64]int64 {
 func (m *model) step(l *Log) error {
 	m.now.Add(int64(m.rng.IntN(50)))
 	defer func() { m.synced = max(m.synced, l.SyncedEnd()) }()
-	switch m.rng.IntN(16) {
+	switch m.rng.IntN(17) {
 	default:
 		b := m.next()
 		a, err := l.Append(m.epoch, b)
@@ -168,7 +170,36 @@ func (m *model) step(l *Log) error {
 	case 6:
 		m.epoch += int32(m.rng.IntN(3))
 		return nil
+	case 7:
+		return m.resetLog(l)
 	}
+}
+
+// resetLog makes the log go on at the end of a bucket that is level with it or has
+// more, perhaps of a later epoch.
+func (m *model) resetLog(l *Log) error {
+	end := m.end() + m.rng.Int64N(4)
+	start := m.start + m.rng.Int64N(end-m.start+1)
+	producers, err := l.ProducersAt(m.end())
+	if err != nil {
+		return err
+	}
+	lineage := l.Epochs()
+	for n := len(lineage); n > 0 && lineage[n-1].Start >= m.end(); n-- {
+		lineage = lineage[:n-1]
+	}
+	if end > m.end() && (len(lineage) == 0 || m.epoch > lineage[len(lineage)-1].Epoch) {
+		lineage = append(lineage, EpochStart{m.epoch, m.end()})
+	}
+	m.tried, m.deleted, m.doubt = max(m.tried, start), max(m.deleted, end), end
+	if err := l.Reset(start, end, lineage, producers); err != nil {
+		return err
+	}
+	if l.Start() < start || l.LocalStart() != end || l.End() != end || l.SyncedEnd() != end {
+		return fmt.Errorf("reset to [%d, %d) gave start %d, local start %d, end %d, synced to %d", start, end, l.Start(), l.LocalStart(), l.End(), l.SyncedEnd())
+	}
+	m.start, m.reset, m.doubt = max(m.start, start), end, 0
+	return nil
 }
 
 // check compares a log that was just opened with the model, and tells the model
@@ -182,6 +213,10 @@ func (m *model) check(l *Log) error {
 		m.batches = append(m.batches, m.maybe)
 	}
 	m.maybe = nil
+	if m.doubt > 0 && end == m.doubt && local == m.doubt {
+		m.reset = m.doubt
+	}
+	m.doubt = 0
 	if end > m.end() {
 		return fmt.Errorf("the log ends at %d, only %d was written", end, m.end())
 	}

@@ -154,14 +154,6 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 	if err := l.writeEpochs(epochs); err != nil {
 		return l.writeFailure(err)
 	}
-	// The older batches go: only this file has the fold at end from now on.
-	err := l.writeSnapshot(end, producers)
-	if err == nil {
-		err = l.syncFile(snapshotName(end))
-	}
-	if err != nil {
-		return l.writeFailure(err)
-	}
 	k := l.ckpt.get()
 	k.snapshot = noSnapshot
 	if len(producers) > 0 {
@@ -171,6 +163,7 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 		}
 	}
 	s := l.active()
+	discard := func() {}
 	if s.base != end {
 		s = newSegment(&l.cfg, l.cfg.Flusher.Files, end)
 		f, err := l.cfg.FS.OpenFile(s.path(), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o644)
@@ -178,20 +171,24 @@ func (l *Log) Reset(start, end int64, epochs []EpochStart, producers []ProducerS
 			return l.writeFailure(err)
 		}
 		s.files.adopt(s, f)
+		discard = func() {
+			s.close()
+			l.cfg.FS.Remove(s.path())
+		}
 	}
-	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
-		return l.fail(err)
+	// The older batches go: only this file has the fold at end from now on. It syncs
+	// the folder, with the new segment's name.
+	if err := disk.WriteFileAtomic(l.cfg.FS, filepath.Join(l.cfg.Dir, snapshotName(end)), encodeSnapshot(end, producers, nil)); err != nil {
+		discard()
+		return l.writeFailure(err)
 	}
-	err = l.updateBothSlots(func(c *checkpoint) {
+	err := l.updateBothSlots(func(c *checkpoint) {
 		c.synced, c.segment, c.pos, c.snapshot, c.fold, c.localStart = end, end, 0, k.snapshot, k.fold, end
 		c.maxTs, c.maxTsOffset, c.firstAppend = -1, -1, 0
 		c.start = max(c.start, start)
 	})
 	if err != nil {
-		if s != l.active() {
-			s.close()
-		}
-		return err
+		return err // closed or offline: the next Open finds the one or the other
 	}
 	// Nobody sees any of it before it is durable. Readers find no segment before they
 	// find the local start above what they ask for, and no end above the segments.

@@ -499,18 +499,22 @@ func (s *Sim) SyncDir(name string) error {
 // skipped notes the site of a sync and says whether it is the mutant's.
 func (s *Sim) skipped(op, name string) bool {
 	site := ""
-	for skip := 3; skip < 12; skip++ {
-		pc, _, line, ok := runtime.Caller(skip)
-		if !ok {
+	var pcs [12]uintptr
+	for frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])]); ; {
+		f, more := frames.Next()
+		fn := f.Function[strings.LastIndex(f.Function, "/")+1:]
+		switch {
+		case strings.HasPrefix(fn, "disk.(*Sim)"), strings.HasPrefix(fn, "disk.(*simFile)"):
+			// the call itself
+		case strings.HasPrefix(fn, "disk."):
+			site += fn + " < "
+		default:
+			site += fn + ":" + strconv.Itoa(f.Line)
+			more = false
+		}
+		if !more {
 			break
 		}
-		fn := runtime.FuncForPC(pc).Name()
-		if strings.Contains(fn, "disk.") {
-			site += fn[strings.LastIndex(fn, "disk."):] + " < "
-			continue
-		}
-		site += fn[strings.LastIndex(fn, "/")+1:] + ":" + strconv.Itoa(line)
-		break
 	}
 	site = op + filepath.Ext(name) + " by " + site
 	s.sites[site] = true
