@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -37,6 +36,9 @@ type Config struct {
 	LogFormat   string   `mapstructure:"log-format"`
 }
 
+// defaultCluster is the name of a cluster that was given none.
+const defaultCluster = "firn"
+
 // upFlags declares the flags of `firn up`; their defaults are the defaults.
 func upFlags(f *pflag.FlagSet) {
 	f.String("data-dir", "./firn-data", "folder for everything this node keeps")
@@ -48,7 +50,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("cache-size", "1GiB", "local disk for chunks read back from the bucket")
 	f.String("upload-rate", "", "bytes per second for uploads, such as 50MiB (default no limit)")
 	f.String("disk-reserve", "", "free bytes of the data dir's disk below which producers are refused (default 5% of it, at most 1GiB)")
-	f.String("cluster", "firn", "name of the cluster")
+	f.String("cluster", defaultCluster, "name of the cluster")
 	f.String("memory-limit", "", "soft limit of the process's memory, such as 2GiB (default 60% of the cgroup's or the machine's)")
 	f.Bool("ephemeral", false, "keep everything in a fresh temporary folder and remove it on exit")
 	f.StringArray("set", nil, "KEY=VALUE, a Kafka broker property such as log.retention.hours=24, repeatable")
@@ -90,10 +92,8 @@ func loadConfig(f *pflag.FlagSet, file string, environ []string) (cfg Config, wa
 			}
 			return cfg, nil, fmt.Errorf("read config file %s: %w", file, err)
 		}
-		for _, key := range v.AllKeys() {
-			if v.InConfig(strings.SplitN(key, ".", 2)[0]) && !slices.Contains(names, key) {
-				return cfg, nil, fmt.Errorf("config file %s: unknown key %q%s", file, key, didYouMean(key, names))
-			}
+		if err := unknownKeys(v.ConfigFileUsed(), names); err != nil {
+			return cfg, nil, err
 		}
 	}
 	if err := v.UnmarshalExact(&cfg); err != nil {
@@ -107,6 +107,26 @@ func loadConfig(f *pflag.FlagSet, file string, environ []string) (cfg Config, wa
 		cfg.Set = strings.Split(cfg.Set[0], ",")
 	}
 	return cfg, unknownEnv(environ, names), cfg.validate()
+}
+
+// unknownKeys are the keys of the file that no flag has. The file is read by itself:
+// among the keys of all sources, one of its own cannot be told for sure.
+func unknownKeys(file string, names []string) error {
+	v := viper.New()
+	v.SetConfigFile(file)
+	if filepath.Ext(file) == "" {
+		v.SetConfigType("yaml")
+	}
+	if err := v.ReadInConfig(); err != nil {
+		return fmt.Errorf("read config file %s: %w", file, err)
+	}
+	var errs []error
+	for _, key := range slices.Sorted(slices.Values(v.AllKeys())) {
+		if !slices.Contains(names, key) {
+			errs = append(errs, fmt.Errorf("config file %s: unknown key %q%s", file, key, didYouMean(key, names)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func unknownEnv(environ, names []string) (warnings []string) {
@@ -140,14 +160,16 @@ func (c *Config) validate() error {
 	} else if !isLoopback(host) && !c.AdminRemote {
 		fail("--admin-addr %s is not a loopback address: it serves metrics and profiles to anyone who reaches it; add --admin-remote to allow that", c.AdminAddr)
 	}
-	if len(c.Listener) == 0 {
-		if _, _, err := net.SplitHostPort(c.KafkaAddr); err != nil {
-			fail("--kafka-addr %q: want HOST:PORT", c.KafkaAddr)
-		}
+	if _, _, err := net.SplitHostPort(c.KafkaAddr); err != nil && len(c.Listener) == 0 {
+		fail("--kafka-addr %q: want HOST:PORT", c.KafkaAddr)
+	} else if _, err := parseListeners(*c); err != nil {
+		errs = append(errs, err)
 	}
 	if c.MemoryLimit != "" {
-		if _, err := parseSize(c.MemoryLimit); err != nil {
+		if n, err := parseSize(c.MemoryLimit); err != nil {
 			fail("--memory-limit: %w", err)
+		} else if n < leastMemory {
+			fail("--memory-limit %s: a node needs at least %s", c.MemoryLimit, humanBytes(leastMemory))
 		}
 	}
 	if _, err := parseSize(c.CacheSize); err != nil {
@@ -163,6 +185,9 @@ func (c *Config) validate() error {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			fail("--set %q: want KEY=VALUE", kv)
 		}
+	}
+	if _, err := staticConfig(*c); err != nil {
+		errs = append(errs, err)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		fail("--log-level %q: want debug, info, warn or error", c.LogLevel)
@@ -205,7 +230,7 @@ func parseSize(s string) (int64, error) {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(num), 64)
-		if err != nil || n < 0 || n*float64(u.factor) > 1<<62 {
+		if err != nil || !(n >= 0 && n*float64(u.factor) <= 1<<62) { // NaN is neither
 			return 0, fmt.Errorf("size %q: want a number with B, KiB, MiB, GiB or TiB", s)
 		}
 		return int64(n * float64(u.factor)), nil
@@ -247,39 +272,4 @@ func editDistance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// memoryLimit is 60 % of what the cgroup, else the machine, allows.
-func memoryLimit(c Config) (int64, error) {
-	if c.MemoryLimit != "" {
-		return parseSize(c.MemoryLimit)
-	}
-	total := int64(0)
-	for _, p := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		raw, err := os.ReadFile(p)
-		if err != nil {
-			continue
-		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil && n > 0 && n < 1<<50 {
-			total = n
-			break
-		}
-	}
-	if total == 0 {
-		raw, err := os.ReadFile("/proc/meminfo")
-		if err != nil {
-			return 0, fmt.Errorf("memory size unknown: set --memory-limit: %w", err)
-		}
-		for line := range strings.Lines(string(raw)) {
-			var kib int64
-			if _, err := fmt.Sscanf(line, "MemTotal: %d kB", &kib); err == nil {
-				total = kib << 10
-				break
-			}
-		}
-	}
-	if total == 0 {
-		return 0, errors.New("memory size unknown: set --memory-limit")
-	}
-	return total / 10 * 6, nil
 }

@@ -39,7 +39,7 @@ func newUp() *cobra.Command {
 			defer os.RemoveAll(dir)
 			cfg.DataDir = dir
 		}
-		limit, err := memoryLimit(cfg)
+		limit, err := memoryLimit(cfg, os.DirFS("/"))
 		if err != nil {
 			return err
 		}

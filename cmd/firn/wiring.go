@@ -355,6 +355,11 @@ func parseListeners(cfg Config) ([]broker.Listener, error) {
 		if host, _, _ := net.SplitHostPort(l.Address); host == "" {
 			return nil, fmt.Errorf("listener %q: name the host to listen at, 0.0.0.0 for all", s)
 		}
+		for _, o := range out {
+			if strings.EqualFold(o.Name, l.Name) {
+				return nil, fmt.Errorf("listener %q: the name %s is taken by %s; each listener needs its own", s, l.Name, o.Address)
+			}
+		}
 		out = append(out, l)
 	}
 	return out, nil
