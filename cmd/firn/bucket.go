@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +17,9 @@ import (
 
 // newBucket is what can be said of a bucket without any broker.
 func newBucket() *cobra.Command {
-	c := &cobra.Command{Use: "bucket", Short: "Look into the bucket, with the brokers on or off", Args: cobra.NoArgs}
-	c.PersistentFlags().String("bucket", os.Getenv("FIRN_BUCKET"), "file:///PATH or s3://BUCKET/PREFIX?endpoint=..., as `firn up` takes it (FIRN_BUCKET)")
-	c.PersistentFlags().String("cluster", "firn", "name of the cluster")
-	c.AddCommand(bucketLs())
+	c := folder("bucket", "Look into the bucket, with the brokers on or off", bucketLs())
+	c.PersistentFlags().String("bucket", os.Getenv("FIRN_BUCKET"), "file:///PATH or s3://BUCKET/PREFIX?endpoint=..., as firn up takes it (FIRN_BUCKET)")
+	c.PersistentFlags().String("cluster", cmp.Or(os.Getenv("FIRN_CLUSTER"), defaultCluster), "name of the cluster (FIRN_CLUSTER)")
 	return c
 }
 

@@ -5,12 +5,11 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 func newGroup() *cobra.Command {
-	c := &cobra.Command{Use: "group", Short: "Look at consumer groups", Args: cobra.NoArgs}
-	c.AddCommand(groupList(), groupDescribe())
-	return c
+	return folder("group", "Look at consumer groups", groupList(), groupDescribe())
 }
 
 func groupList() *cobra.Command {
@@ -81,12 +80,11 @@ func groupDescribe() *cobra.Command {
 		out := []groupDescription{}
 		var failed error
 		for _, l := range lags.Sorted() {
-			if e := l.Error(); e != nil {
-				failed = errors.Join(failed, fmt.Errorf("group %s: %w", l.Group, e))
-				continue
-			}
-			if l.State == "Dead" && len(l.Lag) == 0 {
+			if e := l.Error(); errors.Is(e, kerr.GroupIDNotFound) || e == nil && l.State == "Dead" && len(l.Lag) == 0 {
 				failed = errors.Join(failed, fmt.Errorf("group %s does not exist; `firn group list` shows what does", l.Group))
+				continue
+			} else if e != nil {
+				failed = errors.Join(failed, fmt.Errorf("group %s: %w", l.Group, e))
 				continue
 			}
 			d := groupDescription{Group: l.Group, State: l.State, Protocol: l.Protocol, Coordinator: l.Coordinator.NodeID, Members: len(l.Members), Lag: l.Lag.Total(), Partitions: []groupLag{}}

@@ -58,19 +58,9 @@ func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	code := exitCode(err)
+	if code == 0 {
 		return 0
-	}
-	code := exitFailure
-	var coded *codedError
-	switch {
-	case errors.As(err, &coded):
-		code = coded.code
-	case errors.Is(err, context.DeadlineExceeded):
-		code = exitTimeout
-	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "accepts "),
-		strings.HasPrefix(err.Error(), "requires at least"), strings.HasPrefix(err.Error(), "required flag"):
-		code = exitUsage
 	}
 	if out, _ := root.PersistentFlags().GetString("output"); out == "json" {
 		raw, _ := json.Marshal(map[string]any{"error": err.Error(), "exit_code": code})
@@ -81,34 +71,41 @@ func run(ctx context.Context, args []string) int {
 	return code
 }
 
-func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "firn",
-		Short:         "A tiered-storage log service that speaks the Kafka protocol",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				var names []string
-				for _, c := range cmd.Commands() {
-					names = append(names, c.Name())
-				}
-				return usageError("unknown command %q%s; see firn --help", args[0], didYouMean(args[0], names))
-			}
-			return cmd.Help()
-		},
+func exitCode(err error) int {
+	var coded *codedError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
 	}
+	for _, cobras := range []string{"unknown command", "accepts ", "requires at least", "required flag"} {
+		if strings.HasPrefix(err.Error(), cobras) {
+			return exitUsage
+		}
+	}
+	return exitFailure
+}
+
+func newRoot() *cobra.Command {
+	root := folder("firn", "A tiered-storage log service that speaks the Kafka protocol",
+		newUp(), newTopic(), newGroup(), newBucket(), newHealth(), newVersion())
+	root.SilenceUsage, root.SilenceErrors = true, true
 	pf := root.PersistentFlags()
 	pf.StringP("output", "o", "text", "shape of the answer: text or json, where integers have all their 64 bits")
 	pf.StringArrayP("option", "X", nil, "KEY=VALUE for this call: brokers=HOST:PORT[,HOST:PORT]")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+			return unknownCommand(cmd, cmd.Flags().Args()) // the flags are those of the command that was meant
+		}
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		if _, name, ok := strings.Cut(err.Error(), "unknown flag: "); ok {
-			return usageError("unknown flag %s%s; see firn %s --help", name, didYouMean(name, names), cmd.Name())
+			return usageError("unknown flag %s%s; see %s --help", name, didYouMean(name, names), cmd.CommandPath())
 		}
-		return usageError("%w; see firn %s --help", err, cmd.Name())
+		return usageError("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if o, _ := cmd.Flags().GetString("output"); o != "text" && o != "json" {
@@ -116,8 +113,27 @@ func newRoot() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(newUp(), newTopic(), newGroup(), newBucket(), newHealth(), newVersion())
 	return root
+}
+
+// folder is a command that only holds others: alone it prints what those are.
+func folder(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownCommand(cmd, args)
+		}
+		return cmd.Help()
+	}}
+	c.AddCommand(commands...)
+	return c
+}
+
+func unknownCommand(folder *cobra.Command, args []string) error {
+	var names []string
+	for _, c := range folder.Commands() {
+		names = append(names, c.Name())
+	}
+	return usageError("unknown command %q%s; see %s --help", folder.CommandPath()+" "+args[0], didYouMean(args[0], names), folder.CommandPath())
 }
 
 func newVersion() *cobra.Command {

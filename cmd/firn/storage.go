@@ -2,26 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// pollContext bounds one poll so that idleness is noticed.
-func pollContext(cmd *cobra.Command, idle time.Duration) (context.Context, context.CancelFunc) {
-	if idle <= 0 {
-		return context.WithCancel(cmd.Context())
-	}
-	return context.WithTimeout(cmd.Context(), idle)
-}
-
 func newStorage() *cobra.Command {
-	c := &cobra.Command{Use: "storage", Short: "Where a topic's records are", Args: cobra.NoArgs}
-	c.AddCommand(storageDescribe())
-	return c
+	return folder("storage", "Where a topic's records are", storageDescribe())
 }
 
 // storageRow is where one partition's records are. Offsets come from ListOffsets
@@ -85,13 +73,11 @@ func describeStorage(ctx context.Context, adm *kadm.Client, topic string) (stora
 		}
 		at[q.name] = l
 	}
-	if len(at["end"][topic]) == 0 {
-		return d, fmt.Errorf("topic %s does not exist; `firn topic list` shows what does", topic)
+	ends, err := listed(at["end"], topic)
+	if err != nil {
+		return d, err
 	}
-	for _, p := range sortedPartitions(at["end"][topic]) {
-		if p.Err != nil {
-			return d, explain(p.Err, topic)
-		}
+	for _, p := range ends {
 		get := func(name string) int64 {
 			if o, ok := at[name].Lookup(topic, p.Partition); ok && o.Err == nil {
 				return o.Offset

@@ -13,10 +13,9 @@ import (
 )
 
 func newTopic() *cobra.Command {
-	c := &cobra.Command{Use: "topic", Short: "Create, look at, change, fill and read topics", Args: cobra.NoArgs}
-	c.AddCommand(topicCreate(), topicList(), topicDescribe(), topicDelete(), topicAlterConfig(),
+	return folder("topic", "Create, look at, change, fill and read topics",
+		topicCreate(), topicList(), topicDescribe(), topicDelete(), topicAlterConfig(),
 		topicAddPartitions(), topicTrimPrefix(), newProduce(), newConsume(), newStorage())
-	return c
 }
 
 // configArgs reads repeated KEY=VALUE.
@@ -40,8 +39,9 @@ type topicResult struct {
 	Error      string `json:"error,omitempty"`
 }
 
-// emitTopics prints one result a topic and fails when any of them failed.
+// emitTopics prints one result a topic, by name, and fails when any of them failed.
 func emitTopics(cmd *cobra.Command, done string, results []topicResult) error {
+	slices.SortFunc(results, func(a, b topicResult) int { return strings.Compare(a.Topic, b.Topic) })
 	err := emit(cmd, results, func(w *tabular) {
 		for _, r := range results {
 			if r.Error == "" {
@@ -87,7 +87,7 @@ func topicCreate() *cobra.Command {
 			return err
 		}
 		var results []topicResult
-		for _, r := range resp.Sorted() {
+		for _, r := range resp {
 			t := topicResult{Topic: r.Topic, Partitions: r.NumPartitions, Replicas: r.ReplicationFactor}
 			if r.ID != (kadm.TopicID{}) {
 				t.TopicID = r.ID.String()
@@ -261,7 +261,7 @@ func topicDelete() *cobra.Command {
 			return err
 		}
 		var results []topicResult
-		for _, r := range resp.Sorted() {
+		for _, r := range resp {
 			t := topicResult{Topic: r.Topic}
 			if r.Err != nil {
 				t.Error = explain(r.Err, r.Topic).Error()
@@ -347,7 +347,7 @@ func topicAddPartitions() *cobra.Command {
 			return err
 		}
 		var results []topicResult
-		for _, r := range resp.Sorted() {
+		for _, r := range resp {
 			t := topicResult{Topic: r.Topic}
 			if r.Err != nil {
 				t.Error = withMessage(explain(r.Err, r.Topic), r.ErrMessage).Error()
@@ -387,11 +387,16 @@ func topicTrimPrefix() *cobra.Command {
 		if err != nil {
 			return explain(err, args[0])
 		}
+		all, err := listed(ends, args[0])
+		if err != nil {
+			return err
+		}
+		if all, err = choose(args[0], all, *parts); err != nil {
+			return err
+		}
 		var want kadm.Offsets
-		for _, p := range ends.Offsets().Sorted() {
-			if len(*parts) == 0 || slices.Contains(*parts, p.Partition) {
-				want.AddOffset(p.Topic, p.Partition, at, -1)
-			}
+		for _, p := range all {
+			want.AddOffset(p.Topic, p.Partition, at, -1)
 		}
 		resp, err := adm.DeleteRecords(cmd.Context(), want)
 		if err != nil {
