@@ -92,9 +92,13 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	if err != nil {
 		return err
 	}
-	end, err := l.scan(ctx, bases[max(at, 0):], k, refold, rec)
+	end, err := l.scan(ctx, bases[max(at, 0):], k, found, refold, rec)
 	if err != nil {
 		return err
+	}
+	if !found && end > 0 {
+		rec.Refolded = true
+		l.logger.Warn("no slot of the checkpoint is readable; the whole log was scanned and its start and high watermark begin anew", "event", "checkpoint_lost", "offset", end)
 	}
 	l.end.Store(end)
 	l.start.Store(min(k.start, end))
@@ -318,15 +322,18 @@ func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers,
 }
 
 // scan opens the checkpoint's segment and what follows it, verifies what the
-// checkpoint does not vouch for, and cuts at the first bad batch.
-func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, refold bool, rec *Recovery) (end int64, err error) {
+// checkpoint does not vouch for, and cuts at the first bad batch. Where no checkpoint
+// was found nobody knows what was synced: nothing is cut, a bad batch is damage.
+func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, found, refold bool, rec *Recovery) (end int64, err error) {
 	if len(bases) == 0 {
 		bases = []int64{k.segment}
 	}
 	end = k.segment
 	for i, base := range bases {
-		cut := base != end || rec.CutAt >= 0
-		if cut {
+		if base != end && !found {
+			return 0, fmt.Errorf("%w: no slot of the checkpoint is readable, and segment %d begins where %d is due", ErrDamaged, base, end)
+		}
+		if base != end || rec.CutAt >= 0 {
 			if err := l.dropTail(bases[i:], end, rec); err != nil {
 				return 0, err
 			}
@@ -367,7 +374,7 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, refold bool
 				return end, nil
 			}
 		}
-		if end, err = l.scanTail(ctx, s, end, size, rec); err != nil {
+		if end, err = l.scanTail(ctx, s, end, size, found, rec); err != nil {
 			return 0, err
 		}
 		failpoint.Hit(failpoint.Recovery)
@@ -432,7 +439,7 @@ func (l *Log) vouched(s *segment, k checkpoint, refold bool) error {
 }
 
 // scanTail verifies s from its present size on, publishing every good batch.
-func (l *Log) scanTail(ctx context.Context, s *segment, end, size int64, rec *Recovery) (int64, error) {
+func (l *Log) scanTail(ctx context.Context, s *segment, end, size int64, found bool, rec *Recovery) (int64, error) {
 	pos := s.size.Load()
 	var buf []byte
 	for pos < size {
@@ -444,6 +451,9 @@ func (l *Log) scanTail(ctx context.Context, s *segment, end, size int64, rec *Re
 			return 0, err
 		}
 		if b == nil || b.BaseOffset() != end {
+			if !found {
+				return 0, fmt.Errorf("%w: no slot of the checkpoint is readable, and the batch at %d of segment %d is bad", ErrDamaged, pos, s.base)
+			}
 			rec.CutAt, rec.CutBytes = end, rec.CutBytes+size-pos
 			if err := s.file.Truncate(pos); err != nil {
 				return 0, err
