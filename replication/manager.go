@@ -36,6 +36,10 @@ type Archive interface {
 	// Recover reads the head of tp from the bucket. ok is false when the bucket
 	// has nothing of this partition.
 	Recover(ctx context.Context, tp metadata.TopicPartition) (t Tiered, ok bool, err error)
+	// Prove returns nil when the bucket has [from, to) of tp, certainly and now: a
+	// fresh head names objects for all of it, and the store was asked for each of
+	// them (SAFETY 13).
+	Prove(ctx context.Context, tp metadata.TopicPartition, from, to int64) error
 	// Lead starts archiving for a partition that this broker now leads.
 	Lead(p *Partition)
 	// Resign stops archiving for tp and returns when nothing of it is under way.

@@ -142,7 +142,8 @@ func (l *lines) Write(p []byte) (int, error) {
 func (l *lines) count(event string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), "event="+event+" ")
+	all := strings.ReplaceAll(l.buf.String(), "\n", " \n")
+	return strings.Count(all, "event="+event+" ")
 }
 
 // bucket is an Archive that a test fills by hand.

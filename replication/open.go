@@ -153,23 +153,17 @@ func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commit
 	state, known := m.cfg.Cluster.Image().Partition(r.tp.TopicID, r.tp.Partition)
 	minEpoch := lastEpoch(p.log)
 	everLed := known && state.LeaderEpoch >= 0
-	unclean := !r.dir.Clean || rec.CutAt >= 0
-	if m.cfg.Archive != nil && p.Config().RemoteRead && everLed && (unclean || p.log.End() == p.log.Start()) {
+	if m.cfg.Archive != nil && p.Config().RemoteRead && everLed && (!rec.Clean || p.log.End() == p.log.Start()) {
 		t, ok, err := m.cfg.Archive.Recover(ctx, r.tp)
 		if err != nil {
 			return fmt.Errorf("read the head in the bucket: %w", err)
 		}
 		if ok {
 			minEpoch = max(minEpoch, t.MaxEpoch)
-			if err := m.adopt(r, p, t); err != nil {
+			if err := m.adopt(ctx, r, p, t); err != nil {
 				return err
 			}
 		}
-	}
-	if lost := p.log.HighWatermark() - p.log.End(); lost > 0 {
-		// A sole replica leads again and says what it lost (SAFETY 3).
-		m.logger.Error("acknowledged records were lost with the unsynced page cache", "event", "acknowledged_records_lost",
-			"topic", r.tp.Topic, "partition", r.tp.Partition, "offset", p.log.End(), "records", lost)
 	}
 	res := m.cfg.Cluster.Lead(ctx, []metadata.LeadRequest{{
 		TopicPartition: r.tp, Node: m.cfg.NodeID, MinEpoch: minEpoch,
@@ -178,6 +172,9 @@ func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commit
 	if res.Err != nil {
 		return fmt.Errorf("take leadership: %w", res.Err)
 	}
+	if everLed {
+		m.sayLoss(r, p, rec)
+	}
 	p.startLeading(res.State.LeaderEpoch, len(res.State.ISR), len(res.State.Replicas))
 	if m.cfg.Archive != nil {
 		m.cfg.Archive.Lead(p)
@@ -185,9 +182,37 @@ func (m *Manager) lead(ctx context.Context, r *replica, p *Partition, rec commit
 	return nil
 }
 
-// adopt makes the log continue the bucket's lineage when it ends below it.
-func (m *Manager) adopt(r *replica, p *Partition, t Tiered) error {
-	if p.log.End() < t.End {
+// sayLoss is what a sole replica owes before it leads again (SAFETY 3): which
+// acknowledged records it does not have, as far as it can know.
+func (m *Manager) sayLoss(r *replica, p *Partition, rec commitlog.Recovery) {
+	logger := p.logger.With("offset", p.log.End())
+	switch lost := p.log.HighWatermark() - p.log.End(); {
+	case r.made:
+		logger.Error("the log of a partition that was led before is missing: what the bucket does not have of it is lost, and it goes on without",
+			"event", "log_missing", "dir", p.log.Dir())
+	case lost > 0:
+		logger.Error("acknowledged records were lost with the unsynced page cache", "event", "acknowledged_records_lost", "records", lost)
+	case !rec.Clean && !p.fsync.Load():
+		logger.Warn("not closed cleanly and firn.durability is replicated: if the power failed, records acknowledged after the last sync are lost",
+			"event", "unclean_restart")
+	}
+}
+
+// adopt makes the log continue the bucket's lineage when it ends below it. What is
+// here goes only when the bucket has been proved to have it: it may be the last copy
+// of something that the bucket has lost (SAFETY 13). Without the proof the log stays
+// as it is and nobody leads.
+func (m *Manager) adopt(ctx context.Context, r *replica, p *Partition, t Tiered) error {
+	if end := p.log.End(); end < t.End {
+		if from := max(p.log.LocalStart(), p.log.Start(), t.LogStart); from < end {
+			if here, there := p.log.EpochAt(end-1), epochAt(t.Epochs, end-1); here != there {
+				return fmt.Errorf("the log ends at %d, below the bucket's %d, and is of another history: offset %d is of leader epoch %d here and of %d there; to go on with the bucket's, stop the broker and move %s away",
+					end, t.End, end-1, here, there, p.log.Dir())
+			}
+			if err := m.cfg.Archive.Prove(ctx, r.tp, from, end); err != nil {
+				return fmt.Errorf("the log ends at %d, below the bucket's %d, and its records from %d on may be the last copy: %w", end, t.End, from, err)
+			}
+		}
 		m.logger.Warn("log ends below the bucket; the bucket serves what is missing", "event", "recovered_from_bucket",
 			"topic", r.tp.Topic, "partition", r.tp.Partition, "offset", p.log.End(), "tiered_end", t.End)
 		if err := p.log.Reset(t.LogStart, t.End, t.Epochs, t.Producers); err != nil {
@@ -200,6 +225,18 @@ func (m *Manager) adopt(r *replica, p *Partition, t Tiered) error {
 	p.hw.Store(p.log.Start())
 	p.lso.Store(p.log.Start())
 	return nil
+}
+
+// epochAt is the leader epoch of offset in a lineage, -1 when it begins above.
+func epochAt(lineage []commitlog.EpochStart, offset int64) int32 {
+	epoch := int32(-1)
+	for _, e := range lineage {
+		if e.Start > offset {
+			break
+		}
+		epoch = e.Epoch
+	}
+	return epoch
 }
 
 func lastEpoch(l *commitlog.Log) int32 {

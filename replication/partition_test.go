@@ -20,8 +20,9 @@ import (
 // gateFS holds back or fails the Datasyncs of .log files.
 type gateFS struct {
 	disk.FS
-	mu   sync.Mutex
-	hook func(name string) error // nil: none
+	mu    sync.Mutex
+	hook  func(name string) error // before each; nil: none
+	after func()                  // after each that worked; nil: none
 }
 
 type gateFile struct {
@@ -39,14 +40,18 @@ func (g *gateFS) OpenFile(name string, flag int, perm fs.FileMode) (disk.File, e
 
 func (f *gateFile) Datasync() error {
 	f.fs.mu.Lock()
-	hook := f.fs.hook
+	hook, after := f.fs.hook, f.fs.after
 	f.fs.mu.Unlock()
 	if hook != nil {
 		if err := hook(f.Name()); err != nil {
 			return err
 		}
 	}
-	return f.File.Datasync()
+	err := f.File.Datasync()
+	if after != nil && err == nil {
+		after()
+	}
+	return err
 }
 
 func (g *gateFS) set(hook func(name string) error) {

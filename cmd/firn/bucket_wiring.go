@@ -231,6 +231,10 @@ func (a archive) Recover(ctx context.Context, tp metadata.TopicPartition) (repli
 	return replication.Tiered{LogStart: r.LogStart, End: r.End, MaxEpoch: r.Epoch, Epochs: r.Lineage, Producers: r.Producers}, ok, err
 }
 
+func (a archive) Prove(ctx context.Context, tp metadata.TopicPartition, from, to int64) error {
+	return a.a.ProveRange(ctx, tp, from, to)
+}
+
 func (a archive) Lead(p *replication.Partition) { p.SetTier(a.a.Lead(p)) }
 
 func (a archive) Resign(tp metadata.TopicPartition) { a.a.Resign(tp) }
