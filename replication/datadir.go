@@ -92,6 +92,9 @@ func (d *DataDir) load(clusterName string, nodeID int32) error {
 		}
 		d.Fresh = true
 		d.Meta = DirMeta{ClusterName: clusterName, NodeID: nodeID, DirID: randomID()}
+		if err := d.syncWay(); err != nil {
+			return err
+		}
 	case err != nil:
 		return fmt.Errorf("read %s: %w", metaFile, err)
 	default:
@@ -106,19 +109,36 @@ func (d *DataDir) load(clusterName string, nodeID int32) error {
 	if err == nil {
 		var c DirMeta
 		d.Clean = decodeMeta(clean, &c) == nil && c.DirID == d.Meta.DirID && c.Incarnation == d.Meta.Incarnation
+		// Saving the next incarnation makes this durable, too, before the first
+		// append: a marker that came back would vouch for a log it never saw.
 		if err := d.FS.Remove(filepath.Join(d.Path, cleanFile)); err != nil {
 			return fmt.Errorf("remove %s: %w", cleanFile, err)
-		}
-		// Durable before the first append: a marker that comes back after a
-		// crash would vouch for a log it never saw.
-		if err := d.FS.SyncDir(d.Path); err != nil {
-			return fmt.Errorf("sync data dir: %w", err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w", cleanFile, err)
 	}
 	d.Meta.Incarnation++
-	return d.save()
+	if err := d.save(); err != nil || d.Clean {
+		return err
+	}
+	// The process before may have been killed between making a topic's folder and
+	// syncing the one that it is in.
+	if err := d.FS.SyncDir(filepath.Join(d.Path, logFolder)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sync %s: %w", logFolder, err)
+	}
+	return nil
+}
+
+// syncWay makes the folders above a fresh dir durable: this process, or one that was
+// killed, may have made any of them. Those that we may not read are not ours.
+func (d *DataDir) syncWay() error {
+	for dir := filepath.Clean(d.Path); dir != filepath.Dir(dir); {
+		dir = filepath.Dir(dir)
+		if err := d.FS.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("sync %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // Adopt ties a fresh dir to a cluster id, or checks that an older one belongs
