@@ -67,6 +67,8 @@ func (a *Admin) deleteTopic(ctx context.Context, c Caller, out *kmsg.DeleteTopic
 			return errTopicDenied
 		}
 		out.Topic = &t.Name
+	} else if !c.Allowed(kmsg.ACLOperationDescribe, kmsg.ACLResourceTypeTopic, *out.Topic) {
+		return errTopicDenied // nor whether there is a topic of the name
 	} else if t, ok = im.TopicByName(*out.Topic); !ok {
 		return refusal(metadata.ErrUnknownTopic, "This server does not host this topic-partition.")
 	}

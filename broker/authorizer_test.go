@@ -129,6 +129,65 @@ func TestEveryRequestAsksTheAuthorizer(t *testing.T) {
 	}
 }
 
+// nobody may do nothing.
+type nobody struct{ everyone }
+
+func (nobody) Allowed(kmsg.ACLOperation, kmsg.ACLResourceType, string) bool { return false }
+
+// TestEveryAdministrativeRequestAsksTheAuthorizer, in every version, with a request
+// that has one element.
+func TestEveryAdministrativeRequestAsksTheAuthorizer(t *testing.T) {
+	a := newAdmin(t)
+	mustCreate(t, a, "t", 2)
+	denied := map[string]bool{"TOPIC_AUTHORIZATION_FAILED": true, "CLUSTER_AUTHORIZATION_FAILED": true}
+	for key, versions := range AdminVersions {
+		for v := versions[0]; v <= versions[1]; v++ {
+			r := kmsg.RequestForKey(key)
+			fillRequest(r)
+			codes := map[int16]bool{}
+			codesIn(reflect.ValueOf(askAdmin[kmsg.Response](t, a, nobody{}, v, r)), codes)
+			delete(codes, 0) // the answer's own, above its parts
+			switch {
+			case key == 60 && len(codes) == 0: // which brokers there are, anybody may know
+				continue
+			case key == 35 && v < 3 && len(codes) == 0: // an empty list: there was no code yet
+				continue
+			case key == 29 && codes[54]: // there are no rules, and so no right to see them
+				continue
+			case key == 20 && v == 6 && codes[codeUnknownTopicID]: // whoever asks, no topic has that id
+				continue
+			}
+			for code := range codes {
+				if !denied[codeName(code)] {
+					t.Errorf("%s v%d: %s", kmsg.NameForKey(key), v, codeName(code))
+				}
+			}
+			if len(codes) == 0 {
+				t.Errorf("%s v%d was answered", kmsg.NameForKey(key), v)
+			}
+		}
+	}
+}
+
+// TestATopicIsMadeByTheWayOnlyWithTheRight: whoever may see a topic may not make it.
+func TestATopicIsMadeByTheWayOnlyWithTheRight(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		addr, meta := groupServer(t, withFetch(t), func(cfg *Config) {
+			cfg.Authorizer = denier(func(op kmsg.ACLOperation, _ kmsg.ACLResourceType, _ string) bool {
+				return op == kmsg.ACLOperationCreate && !may
+			})
+		})
+		a := dialAsker(t, addr)
+		r, name := kmsg.NewPtrMetadataRequest(), "new"
+		r.AllowAutoTopicCreation = true
+		r.Topics = append(r.Topics, kmsg.MetadataRequestTopic{Topic: &name})
+		got := ask(a, 9, r, kmsg.NewPtrMetadataResponse()).Topics[0]
+		if _, made := meta.Image().TopicByName(name); made != may || !may && codeName(got.ErrorCode) != "TOPIC_AUTHORIZATION_FAILED" {
+			t.Errorf("may create: %v; made: %v (%s)", may, made, codeName(got.ErrorCode))
+		}
+	}
+}
+
 func TestOneGrantIsEnoughForWhatItCovers(t *testing.T) {
 	addr, _ := groupServer(t, func(cfg *Config) {
 		cfg.Authorizer = denier(func(op kmsg.ACLOperation, kind kmsg.ACLResourceType, name string) bool {

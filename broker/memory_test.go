@@ -233,3 +233,33 @@ func TestRefusedConnectionsAreLoggedNowAndThen(t *testing.T) {
 		t.Errorf("logged %q", got)
 	}
 }
+
+// TestALargeFrameIsChargedAsItComes: what a length promises holds no memory of the
+// account yet.
+func TestALargeFrameIsChargedAsItComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		f := newFrames(server, nil)
+		f.memory, f.ctx = newMemory(256*mib), t.Context()
+		done := make(chan error)
+		go func() {
+			_, err := f.next(false, 100<<20)
+			done <- err
+		}()
+		client.Write([]byte{0x06, 0x40, 0, 0, 0, 0, 0, 7})
+		for range 10 {
+			client.Write(make([]byte, 64<<10))
+		}
+		synctest.Wait()
+		if n := f.memory.inUse(); n < 640<<10 || n > mib {
+			t.Errorf("%d bytes are charged for 640 KiB of a request of 100 MiB", n)
+		}
+		client.Close()
+		if err := <-done; err != errQuiet {
+			t.Error(err)
+		}
+		if n := f.memory.inUse(); n != 0 {
+			t.Errorf("%d bytes are still charged", n)
+		}
+	})
+}

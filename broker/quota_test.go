@@ -107,3 +107,24 @@ func TestBytesDoNotSilenceHeartbeats(t *testing.T) {
 		t.Errorf("%v for a second of work", d)
 	}
 }
+
+// TestFetchedBytesAreCharged: what a consumer gets counts, and the next of its
+// fetches, on another connection, is told so.
+func TestFetchedBytesAreCharged(t *testing.T) {
+	addr, meta := wireServer(t, func(cfg *Config) {
+		cfg.Quotas = func(string, string) Quota { return Quota{FetchRate: 100} }
+	})
+	a := dialAsker(t, addr)
+	topic := led(t, a, meta, "t")
+	now := time.Now().UnixMilli()
+	if _, p := produceTo(a, 9, "t", topic.ID, 0, -1, batchOf(now, now, now, now, now, now)); p.ErrorCode != 0 {
+		t.Fatal(codeName(p.ErrorCode))
+	}
+	resp, p := fetchFrom(a, 12, "t", topic.ID, 0, 0, nil)
+	if want := int32(len(p.RecordBatches)-100) * 10; resp.ThrottleMillis < want-500 || resp.ThrottleMillis > want {
+		t.Errorf("throttled for %d ms for %d bytes, want %d", resp.ThrottleMillis, len(p.RecordBatches), want)
+	}
+	if again, _ := fetchFrom(dialAsker(t, addr), 12, "t", topic.ID, 0, 0, nil); again.ThrottleMillis <= resp.ThrottleMillis {
+		t.Errorf("a second fetch is throttled for %d ms, the first was for %d", again.ThrottleMillis, resp.ThrottleMillis)
+	}
+}
