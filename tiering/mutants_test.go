@@ -41,6 +41,16 @@ func TestMutants(t *testing.T) {
 	m.Catch("11 a deleted topic is fenced", "topic.go", `	if deleted {
 `, `	if false {
 `, "TestADeletedTopicIsNotClaimed")
+	m.Catch("11 a topic waits for the grace time", "topic.go", `if now.Sub(seen) < a.cfg.Grace || date.UnixMilli()-t.SinceMs < a.cfg.Grace.Milliseconds() {`, `if date.UnixMilli() < now.Sub(seen).Milliseconds() {`, "TestTopicDeletion")
+	m.Catch("11 a deleting topic is never unlinked again", "topic.go", `live := now.State != format.StateUnlinked && now.State != format.StateDeleting`, `live := now.State != format.StateUnlinked`, "TestDeletingIsIrrevocable")
+	m.Catch("11 a topic that was revived stays", "topic.go", `unlinked := now.State == format.StateUnlinked`, `unlinked := true`, "TestDeletingIsIrrevocable")
+	m.Catch("11 a topic's head says so before its objects go", "topic.go", `	if err := a.markDeleted(ctx, tp); err != nil {
+		return err
+	}
+`, ``, "TestATopicGoesInOrder")
+	m.Catch("11 a topic's head goes after its objects", "topic.go", `if found == 0 {`, `if found >= 0 {`, "TestADamagedHeadDoesNotKeepItsTopic")
+	m.Catch("11 topic.json goes last", "topic.go", `err := a.emptyTopic(ctx, id, t); err != nil {`, `err := a.emptyTopic(ctx, id, t); err != nil && false {`, "TestOneObjectKeepsItsPartitionOnly")
+	m.Catch("11 what appears during a deletion goes too", "topic.go", `if len(left) == 0 || len(errs) > 0 {`, `if true {`, "TestWhatAppearsDuringADeletionGoesToo")
 	m.Catch("12 an unknown outcome is sent again", "head.go", `			w.doubt = true
 `, `			ar.pending = nil
 			return err
@@ -87,6 +97,11 @@ func TestMutants(t *testing.T) {
 	if d`, `	t := now()
 	p.busy = 0
 	if d`, "TestPartitionsShareTheRate")
+	m.Catch("a damaged head is looked at twice", "topic.go", `for range 2 { // it may`, `for range 1 { // it may`, "TestDamageOnTheWayIsLookedAtTwice")
+	m.Catch("a damaged topic.json does not keep its topic", "topic.go", `if errors.Is(err, format.ErrCorrupt) {`, `if create && errors.Is(err, format.ErrCorrupt) {`, "TestADamagedHeadDoesNotKeepItsTopic")
+	m.Catch("a damaged head does not keep its topic", "topic.go", `if err != nil && !errors.Is(err, format.ErrCorrupt) {
+			return fmt.Errorf("%s: %w", key, err)`, `if err != nil {
+			return fmt.Errorf("%s: %w", key, err)`, "TestADamagedHeadDoesNotKeepItsTopic")
 	m.Catch("a listing at its own pace", "archive.go", `case err == nil || errors.Is(err, errLost):`, `case err == nil:`, "TestALostObjectIsNotAskedForInEveryPass")
 	m.Catch("bytes that move keep a pass alive", "archive.go", `ar.moved = func() { t.Reset(patience) }`, `ar.moved = func() {}`, "TestSlowUploadsEnd")
 	m.Catch("retention in parts is quiet", "retention.go", `if p.Nonce == kept.part {`, `if false {`, "TestRetentionInPartsIsQuiet")

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,7 +93,7 @@ func (a *Archiver) changeTopic(ctx context.Context, id metadata.TopicID, create 
 		case err == nil:
 			cond = objectstore.Cond{IfMatch: etag}
 			t, err = format.DecodeTopic(data)
-			if create && errors.Is(err, format.ErrCorrupt) {
+			if errors.Is(err, format.ErrCorrupt) {
 				if last = fmt.Errorf("%s: %w", key, err); !damaged {
 					damaged = true
 					continue // it may have been damaged on its way
@@ -128,45 +130,46 @@ func (a *Archiver) changeTopic(ctx context.Context, id metadata.TopicID, create 
 }
 
 // DeleteTopic takes the next step of deleting a topic's objects and says whether
-// nothing is left of it. It follows the graveyard's rules (SAFETY 11): unlinked,
-// and only after the grace time irrevocably deleting; heads go after all objects
-// that they name, topic.json last. Call it again until it is done. The topic must
-// be tombstoned: nobody leads its partitions any more, here or elsewhere.
+// nothing is left of it. It follows the graveyard's rules (SAFETY 11): topic.json
+// says unlinked, and only after the grace time, irrevocably, deleting; then the
+// objects go, each partition's head after all of them, topic.json last. Call it
+// again until it is done. The topic must be tombstoned: nobody leads its partitions
+// any more, here or elsewhere.
+//
+// What is damaged holds nothing up, for the metadata has decided: a topic.json that
+// cannot be read begins anew as unlinked, a head gives way to one that says deleted.
+// What an entry names outside of the topic's folder (Entry.Key) is not this topic's,
+// and stays.
 func (a *Archiver) DeleteTopic(ctx context.Context, id metadata.TopicID) (done bool, err error) {
 	folder := format.TopicFolder(a.cfg.Cluster, id.String())
-	data, _, err := a.bucket.Get(ctx, folder+format.TopicName)
-	if isGone(err) {
-		// Heads are only ever written after topic.json: nothing may be here.
-		for info, err := range a.bucket.List(ctx, folder) {
-			if err != nil {
-				return false, fmt.Errorf("list %s: %w", folder, err)
-			}
-			return false, fmt.Errorf("%w: %s without %s", ErrSafeMode, info.Key, format.TopicName)
-		}
-		return true, a.cfg.Memory.Forget(id)
-	}
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", folder+format.TopicName, err)
-	}
-	t, err := format.DecodeTopic(data)
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", folder+format.TopicName, err)
-	}
-	now := a.cfg.Now()
 	date, err := a.bucket.Date(ctx)
 	if err != nil {
 		return false, fmt.Errorf("read the store's clock: %w", err)
 	}
-	if t.State != format.StateUnlinked && t.State != format.StateDeleting {
-		err := a.changeTopic(ctx, id, false, func(t *format.Topic) bool {
-			t.State, t.SinceMs = format.StateUnlinked, date.UnixMilli()
-			return true
-		})
+	var t format.Topic
+	err = a.changeTopic(ctx, id, false, func(now *format.Topic) bool {
+		live := now.State != format.StateUnlinked && now.State != format.StateDeleting
+		if live {
+			now.State, now.SinceMs = format.StateUnlinked, date.UnixMilli()
+		}
+		t = *now
+		return live
+	})
+	if isGone(err) {
+		// Heads are only ever written after topic.json: nothing of ours may be here.
+		left, err := a.leftOf(ctx, folder)
 		if err != nil {
 			return false, err
 		}
-		t.State, t.SinceMs = format.StateUnlinked, date.UnixMilli()
+		if len(left) > 0 {
+			return false, fmt.Errorf("%w: %s has objects in %d partitions and no %s", ErrSafeMode, folder, len(left), format.TopicName)
+		}
+		return true, a.cfg.Memory.Forget(id)
 	}
+	if err != nil {
+		return false, err
+	}
+	now := a.cfg.Now()
 	a.mu.Lock()
 	seen, ok := a.mu.doomed[id]
 	if !ok {
@@ -179,34 +182,20 @@ func (a *Archiver) DeleteTopic(ctx context.Context, id metadata.TopicID) (done b
 		if now.Sub(seen) < a.cfg.Grace || date.UnixMilli()-t.SinceMs < a.cfg.Grace.Milliseconds() {
 			return false, nil
 		}
-		err := a.changeTopic(ctx, id, false, func(t *format.Topic) bool {
-			t.State = format.StateDeleting
-			return true
+		err := a.changeTopic(ctx, id, false, func(now *format.Topic) bool {
+			unlinked := now.State == format.StateUnlinked
+			if unlinked {
+				now.State = format.StateDeleting
+			}
+			t = *now
+			return unlinked
 		})
-		if err != nil {
-			return false, err
+		if err != nil || t.State != format.StateDeleting {
+			return false, err // somebody revived it
 		}
 	}
-	for p := range t.Partitions {
-		if err := a.emptyPartition(ctx, metadata.TopicPartition{TopicID: id, Topic: t.Name, Partition: p}); err != nil {
-			return false, err
-		}
-	}
-	// Partitions that topic.json does not know must not be left without it.
-	more := map[int32]bool{}
-	for info, err := range a.bucket.List(ctx, folder) {
-		if err != nil {
-			return false, fmt.Errorf("list %s: %w", folder, err)
-		}
-		number, _, ok := strings.Cut(strings.TrimPrefix(info.Key, folder), "/")
-		if p, err := strconv.ParseInt(number, 10, 32); ok && err == nil && int32(p) >= t.Partitions {
-			more[int32(p)] = true
-		}
-	}
-	for p := range more {
-		if err := a.emptyPartition(ctx, metadata.TopicPartition{TopicID: id, Topic: t.Name, Partition: p}); err != nil {
-			return false, err
-		}
+	if err := a.emptyTopic(ctx, id, t); err != nil {
+		return false, err
 	}
 	if err := a.bucket.Delete(ctx, []string{folder + format.TopicName}); err != nil {
 		return false, err
@@ -219,33 +208,99 @@ func (a *Archiver) DeleteTopic(ctx context.Context, id metadata.TopicID) (done b
 	return true, a.cfg.Memory.Forget(id)
 }
 
+// leftOf lists the partitions below a topic's folder that have objects of ours.
+func (a *Archiver) leftOf(ctx context.Context, folder string) (map[int32]bool, error) {
+	left := map[int32]bool{}
+	for info, err := range a.bucket.List(ctx, folder) {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", folder, err)
+		}
+		number, name, _ := strings.Cut(strings.TrimPrefix(info.Key, folder), "/")
+		p, err := strconv.ParseInt(number, 10, 32)
+		if _, named := format.ParseName(name); err == nil && (named || name == format.HeadName) {
+			left[int32(p)] = true
+		}
+	}
+	return left, nil
+}
+
+// emptyTopic deletes the objects of all partitions. One that fails does not keep the
+// others; a store that does not answer does.
+func (a *Archiver) emptyTopic(ctx context.Context, id metadata.TopicID, t format.Topic) error {
+	var errs []error
+	empty := func(p int32) (more bool) {
+		err := a.emptyPartition(ctx, metadata.TopicPartition{TopicID: id, Topic: t.Name, Partition: p})
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return len(errs) < 16 && ctx.Err() == nil && !errors.Is(err, objectstore.ErrUnreachable)
+	}
+	for p := range t.Partitions {
+		if !empty(p) {
+			return errors.Join(errs...)
+		}
+	}
+	// Those that topic.json does not know, and what a writer put that had not heard
+	// of the deletion, must not be left without topic.json.
+	for range rounds {
+		left, err := a.leftOf(ctx, format.TopicFolder(a.cfg.Cluster, id.String()))
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, p := range slices.Sorted(maps.Keys(left)) {
+			// One that failed was tried just now.
+			if (len(errs) == 0 || p >= t.Partitions) && !empty(p) {
+				break
+			}
+		}
+		if len(left) == 0 || len(errs) > 0 {
+			return errors.Join(errs...)
+		}
+	}
+	return fmt.Errorf("somebody still writes to topic %s (%s), which is deleted", t.Name, id)
+}
+
+// rounds is how often one call looks for what appeared while it deleted. A writer is
+// fenced by its next commit, so that hardly anything does.
+const rounds = 4
+
 // emptyPartition deletes the objects of one partition of a topic that is
 // irrevocably deleted. The head is marked first, which fences a writer that has
 // not heard of the deletion; with the log at its end nothing below is needed, so
 // objects that no manifest names go as well.
 func (a *Archiver) emptyPartition(ctx context.Context, tp metadata.TopicPartition) error {
-	folder := a.folder(tp)
-	data, etag, err := a.bucket.Get(ctx, folder+format.HeadName)
-	if err == nil {
-		h, err := format.DecodeHead(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", folder+format.HeadName, err)
-		}
-		if !h.Deleted {
-			h.Deleted, h.Nonce = true, newNonce()
-			h.Generation++
-			data = format.EncodeHead(h)
-			if _, err := a.bucket.Put(ctx, folder+format.HeadName, bytes.NewReader(data), int64(len(data)), objectstore.Cond{IfMatch: etag}); err != nil {
-				return fmt.Errorf("mark %s as deleted: %w", folder+format.HeadName, err) // the next call looks again
-			}
-		}
-	} else if !isGone(err) {
-		return fmt.Errorf("read %s: %w", folder+format.HeadName, err)
+	if err := a.markDeleted(ctx, tp); err != nil {
+		return err
 	}
+	for range rounds {
+		found, err := a.deleteObjects(ctx, tp)
+		if err != nil {
+			return err // the head stays until all that it names is gone
+		}
+		if found == 0 {
+			return a.bucket.Delete(ctx, []string{a.folder(tp) + format.HeadName})
+		}
+	}
+	return fmt.Errorf("somebody still writes to %s-%d, which is deleted", tp.Topic, tp.Partition)
+}
+
+// deleteObjects deletes what a listing of tp's folder shows, but for the head, and
+// says how much that was.
+func (a *Archiver) deleteObjects(ctx context.Context, tp metadata.TopicPartition) (found int, err error) {
+	folder := a.folder(tp)
+	var errs []error
 	var keys []string
+	flush := func() {
+		if err := a.bucket.Delete(ctx, keys); err != nil {
+			a.metrics.deleteErrors.Inc()
+			errs = append(errs, fmt.Errorf("delete the objects of %s-%d: %w", tp.Topic, tp.Partition, err))
+		}
+		found += len(keys)
+		keys = keys[:0]
+	}
 	for info, err := range a.bucket.List(ctx, folder) {
 		if err != nil {
-			return fmt.Errorf("list %s: %w", folder, err)
+			return found, errors.Join(append(errs, fmt.Errorf("list %s: %w", folder, err))...)
 		}
 		name := strings.TrimPrefix(info.Key, folder)
 		if name == format.HeadName {
@@ -256,22 +311,50 @@ func (a *Archiver) emptyPartition(ctx context.Context, tp metadata.TopicPartitio
 			continue
 		}
 		if keys = append(keys, info.Key); len(keys) == objectstore.MaxDelete {
-			if err := a.deleteOf(ctx, tp, keys); err != nil {
-				return err
+			if flush(); len(errs) >= 16 || ctx.Err() != nil {
+				return found, errors.Join(errs...)
 			}
-			keys = keys[:0]
 		}
 	}
-	if err := a.deleteOf(ctx, tp, keys); err != nil {
-		return err
+	if len(keys) > 0 {
+		flush()
 	}
-	return a.bucket.Delete(ctx, []string{folder + format.HeadName})
+	return found, errors.Join(errs...)
 }
 
-func (a *Archiver) deleteOf(ctx context.Context, tp metadata.TopicPartition, keys []string) error {
-	if err := a.bucket.Delete(ctx, keys); err != nil {
-		a.metrics.deleteErrors.Inc()
-		return fmt.Errorf("delete the objects of %s-%d: %w", tp.Topic, tp.Partition, err)
+// markDeleted makes the head of tp say that its topic is deleted, when there is one.
+func (a *Archiver) markDeleted(ctx context.Context, tp metadata.TopicPartition) error {
+	key := a.folder(tp) + format.HeadName
+	var h *format.Head
+	var etag string
+	for range 2 { // it may have been damaged on its way
+		data, tag, err := a.bucket.Get(ctx, key)
+		if isGone(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		if h, err = format.DecodeHead(data); err == nil && h.Deleted {
+			return nil
+		}
+		if err != nil && !errors.Is(err, format.ErrCorrupt) {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if etag = tag; err == nil {
+			break
+		}
+		a.logger.Error("the manifest of a deleted topic is damaged", "event", "head_damaged", "key", key, "err", err)
+		h = &format.Head{
+			ClusterID: a.cfg.ClusterID, ClusterGeneration: a.cfg.ClusterGeneration(), TopicID: tp.TopicID, Topic: tp.Topic, Partition: tp.Partition,
+			Generation: a.cfg.Memory.Generation(tp), Epoch: math.MaxInt32, // later than any writer's
+		}
+	}
+	h.Deleted, h.Nonce = true, newNonce()
+	h.Generation++
+	data := format.EncodeHead(h)
+	if _, err := a.bucket.Put(ctx, key, bytes.NewReader(data), int64(len(data)), objectstore.Cond{IfMatch: etag}); err != nil {
+		return fmt.Errorf("mark %s as deleted: %w", key, err) // the next call looks again
 	}
 	return nil
 }
