@@ -138,12 +138,15 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// count is how often an event was logged.
-func (l *lines) count(event string) int {
+func (l *lines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := strings.ReplaceAll(l.buf.String(), "\n", " \n")
-	return strings.Count(all, "event="+event+" ")
+	return l.buf.String()
+}
+
+// count is how often an event was logged.
+func (l *lines) count(event string) int {
+	return strings.Count(strings.ReplaceAll(l.String(), "\n", " \n"), "event="+event+" ")
 }
 
 // bucket is an Archive that a test fills by hand.

@@ -73,12 +73,27 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 // giveUp says why a replica stays offline until a restart.
 func (m *Manager) giveUp(r *replica, err error) {
 	r.err = fmt.Errorf("%w: %w", ErrOffline, err)
-	if failed := r.dir.Err(); failed != nil {
+	logger := m.logger.With("topic", r.tp.Topic, "partition", r.tp.Partition)
+	switch failed := r.dir.Err(); {
+	case failed != nil:
 		r.err = failed // which has been said, once for the whole dir
-	} else {
-		m.logger.Error("partition is offline", "event", "partition_offline", "topic", r.tp.Topic, "partition", r.tp.Partition, "err", err)
+	case errors.Is(err, commitlog.ErrDamaged):
+		logger.Error(m.wayOut(r), "event", "log_damaged", "dir", partitionDir(r.dir, r.tp), "err", err)
+	default:
+		logger.Error("partition is offline", "event", "partition_offline", "err", err)
 	}
 	close(r.done)
+}
+
+// wayOut is what an operator can do about a damaged log. It is not done unasked: what
+// was acknowledged after the last checkpoint may be in that log and nowhere else, and
+// a damaged log cannot say how far that went.
+func (m *Manager) wayOut(r *replica) string {
+	const moving = "the log is damaged and the partition offline: restore its folder from a copy; or stop the broker, move the folder out of the data dir (do not delete it), and start again: "
+	if m.cfg.Archive != nil && m.cfg.Cluster.Image().TopicConfig(r.tp.Topic).RemoteRead {
+		return moving + "the partition goes on at the bucket's end, without what was produced after the last upload"
+	}
+	return moving + "the partition begins anew, empty"
 }
 
 func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, commitlog.Recovery, error) {

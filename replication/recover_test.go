@@ -2,6 +2,7 @@ package replication
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/firnlog/firn/commitlog"
@@ -258,6 +259,44 @@ func TestAMissingLogIsSaid(t *testing.T) {
 	b.part(quiet, 0)
 	if n := b.said.count("log_missing"); n != 1 {
 		t.Fatalf("said %d times", n)
+	}
+	b.stop(false)
+}
+
+// TestADamagedLogSaysWhatToDo, and doing it works: with its folder out of the way a
+// tiered partition goes on at the bucket's end. Nothing of it is done unasked.
+func TestADamagedLogSaysWhatToDo(t *testing.T) {
+	b, tp := cutShort(t)
+	dir := partitionDir(b.dir, tp)
+	if err := b.fs.Remove(dir + "/00000000000000000000.log"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.fs.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	if _, err := b.Partition(tp.TopicID, 0); !errors.Is(err, ErrOffline) || !errors.Is(err, commitlog.ErrDamaged) {
+		t.Fatalf("a log without its first segment: %v", err)
+	}
+	if b.said.count("log_damaged") != 1 || !strings.Contains(b.said.String(), "dir="+dir) || !strings.Contains(b.said.String(), "bucket's end") {
+		t.Fatal("it was not said what to do")
+	}
+	if b.dir.Err() != nil {
+		t.Fatal("one damaged log took the dir offline")
+	}
+	b.stop(true)
+	if after, err := b.fs.ReadDir(dir); err != nil || len(after) != len(before) {
+		t.Fatalf("%d files of %d are left: %v", len(after), len(before), err)
+	}
+	if err := b.fs.Rename(dir, "/aside"); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	p := b.part(tp.TopicID, 0)
+	b.produce(p, 1)
+	if s := p.State(); s.LogStart != 0 || s.End != 21 {
+		t.Fatalf("%+v", s)
 	}
 	b.stop(false)
 }
