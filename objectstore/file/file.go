@@ -23,6 +23,15 @@
 // after the new object; a note never stands beside bytes it was not made for.
 // A Put that did not return may leave its object with the hash as ETag.
 //
+// The condition decides, because no key means anything here: the first version of
+// a head has an id as well, until it is replaced. That is as safe. An id never
+// comes back, so a compare-and-set that names the first version is refused from its
+// first replacement on, by the same bytes too; and a hash comes back only with its
+// bytes, which heads never do (each has a nonce). A reader that came between the
+// object and its note knows the hash and is refused once; it reads again. A hash
+// for all small objects would make heads alike, and each Head and List read whole
+// what now takes a note.
+//
 // Copy the folder with .firn, or the recorded ETags of created objects are gone
 // (nothing is lost, but whoever compares ETags will see other objects).
 //

@@ -111,6 +111,67 @@ func TestETagsSurviveARestart(t *testing.T) {
 	}
 }
 
+// TestAnIDNeverComesBack: who read the first version of an object replaces nothing
+// after it, not even what has the same bytes, and not after a restart.
+func TestAnIDNeverComesBack(t *testing.T) {
+	root := t.TempDir()
+	b := open(t, root)
+	first := write(t, b, "head", "v1", objectstore.Cond{IfNoneMatch: true})
+	now := first
+	for _, data := range []string{"v1", "v2", "v1"} {
+		now = write(t, b, "head", data, objectstore.Cond{IfMatch: now})
+		if now != hashTag([]byte(data)) {
+			t.Errorf("the ETag of a replaced object is %s", now)
+		}
+		b = open(t, root)
+		_, err := b.Put(t.Context(), "head", strings.NewReader("late"), 4, objectstore.Cond{IfMatch: first})
+		if !errors.Is(err, objectstore.ErrPrecondition) {
+			t.Errorf("over %q a write that names the first version: %v", data, err)
+		}
+	}
+	// Nor does a new object of that name get it.
+	if err := b.Delete(t.Context(), []string{"head"}); err != nil {
+		t.Fatal(err)
+	}
+	if again := write(t, b, "head", "v1", objectstore.Cond{IfNoneMatch: true}); again == first {
+		t.Error("another object has the id of one that was deleted")
+	}
+}
+
+// TestTheETagOfACreateUnderWay: a reader that comes after the object and before its
+// note knows the hash. Later that replaces nothing, and what is read again does.
+func TestTheETagOfACreateUnderWay(t *testing.T) {
+	root := t.TempDir()
+	l := newLedger(root)
+	b, err := Open(Config{FS: l, Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var early string
+	l.fail = func(op, name string) error {
+		if op == "rename" && strings.Contains(name, "meta") {
+			var err error
+			if _, early, err = b.Get(t.Context(), "head"); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	id := write(t, b, "head", "v1", objectstore.Cond{IfNoneMatch: true})
+	l.fail = nil
+	if early != hashTag([]byte("v1")) || early == id {
+		t.Fatalf("in between the ETag is %q, then %q", early, id)
+	}
+	if _, err := b.Put(t.Context(), "head", strings.NewReader("v2"), 2, objectstore.Cond{IfMatch: early}); !errors.Is(err, objectstore.ErrPrecondition) {
+		t.Fatalf("a write that names the ETag of before: %v", err)
+	}
+	data, now, err := b.Get(t.Context(), "head")
+	if err != nil || string(data) != "v1" || now != id {
+		t.Fatalf("%q, %s, %v", data, now, err)
+	}
+	write(t, b, "head", "v2", objectstore.Cond{IfMatch: now})
+}
+
 // TestANoteNeverSpeaksForOtherBytes walks the crash points of a replacement: a
 // note left beside bytes of another size, a damaged one, one of another key.
 func TestANoteNeverSpeaksForOtherBytes(t *testing.T) {
