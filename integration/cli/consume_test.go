@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,26 +106,125 @@ func ranges(t *testing.T, n *node.Node) {
 	if r.out != "" {
 		t.Errorf("-O 12 in a log that ends at 10 prints %q", r.out)
 	}
-	cmd := exec.CommandContext(t.Context(), node.Binary(t), "topic", "consume", "ranged", "-p", "1", "-O", "12", "-n", "2", "-f", "%v", "-X", "brokers="+n.Addr)
-	var out strings.Builder
-	cmd.Stdout = &out
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stderr.Read(make([]byte, 1)); err != nil { // it waits now
-		t.Fatal(err)
-	}
+	waiting := follow(t, n, "ranged", "-p", "1", "-O", "12", "-n", "2", "-f", "%v")
+	waiting.says("waiting for offset 12")
 	for _, v := range []string{"A", "B", "C", "D"} {
 		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "ranged", Partition: 1, Value: []byte(v)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := cmd.Wait(); err != nil || out.String() != "CD" {
-		t.Errorf("-O 12 -n 2 printed %q, %v; want CD", out.String(), err)
+	waiting.read("CD")
+	if err := waiting.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// follower is `firn topic consume` while it runs.
+type follower struct {
+	t           *testing.T
+	cmd         *exec.Cmd
+	out, stderr io.Reader
+}
+
+func follow(t *testing.T, n *node.Node, topic string, args ...string) *follower {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*bound)
+	t.Cleanup(cancel)
+	f := &follower{t: t, cmd: exec.CommandContext(ctx, node.Binary(t), append([]string{"topic", "consume", topic, "-X", "brokers=" + n.Addr}, args...)...)}
+	out, err := f.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := f.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.out, f.stderr = out, stderr
+	if err := f.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *follower) signal(s syscall.Signal) {
+	f.t.Helper()
+	if err := f.cmd.Process.Signal(s); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// read wants these as the next bytes on stdout.
+func (f *follower) read(want string) {
+	f.t.Helper()
+	got := make([]byte, len(want))
+	if k, err := io.ReadFull(f.out, got); err != nil || string(got) != want {
+		f.t.Fatalf("printed %q, %v; want %q", got[:k], err, want)
+	}
+}
+
+// says wants a line on stderr that holds this.
+func (f *follower) says(want string) {
+	f.t.Helper()
+	var line []byte
+	for one := make([]byte, 1); !bytes.HasSuffix(line, []byte("\n")); line = append(line, one[0]) {
+		if _, err := f.stderr.Read(one); err != nil {
+			break
+		}
+	}
+	if !strings.Contains(string(line), want) {
+		f.t.Fatalf("says %q, without %q", line, want)
+	}
+}
+
+// TestAFollowerGoesOn over a restart of the broker and behind records that are
+// deleted under it, and ends with an error when its topic is deleted, also when
+// another is made under the name.
+func TestAFollowerGoesOn(t *testing.T) {
+	t.Parallel()
+	n := node.Start(t)
+	create(t, n, "followed")
+	create(t, n, "replaced")
+	f, r := follow(t, n, "followed", "-f", "%v"), follow(t, n, "replaced", "-f", "%v")
+	for _, v := range []string{"a", "b"} {
+		produce(t, n, "followed", v+"\n")
+		produce(t, n, "replaced", v+"\n")
+		f.read(v)
+		r.read(v)
+		n.Stop()
+		n.Up()
+	}
+
+	// While it is stopped its place leaves the log, unless the broker's answer was
+	// on its way.
+	f.signal(syscall.SIGSTOP)
+	produce(t, n, "followed", "c\nd\ne\n")
+	on(t, n, "topic", "trim-prefix", "followed", "-O", "4", "-y").ok(t)
+	n.Stop()
+	n.Up()
+	f.signal(syscall.SIGCONT)
+	produce(t, n, "followed", "f\n")
+	var got []byte
+	for one := make([]byte, 1); !bytes.HasSuffix(got, []byte("f")); got = append(got, one[0]) {
+		if _, err := io.ReadFull(f.out, one); err != nil {
+			t.Fatalf("printed %q: %v", got, err)
+		}
+	}
+	if string(got) == "ef" {
+		f.says("begins at 4 now: offsets from 2 are gone")
+	} else if string(got) != "cdef" {
+		t.Errorf("printed %q", got)
+	}
+
+	r.signal(syscall.SIGSTOP)
+	on(t, n, "topic", "delete", "followed", "replaced", "-y").ok(t)
+	create(t, n, "replaced")
+	r.signal(syscall.SIGCONT)
+	f.says("topic followed does not exist")
+	r.says("topic replaced was deleted and created anew")
+	for _, f := range []*follower{f, r} {
+		if err := f.cmd.Wait(); f.cmd.ProcessState.ExitCode() != 1 {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

@@ -84,21 +84,10 @@ func TestSigtermEndsCleanly(t *testing.T) {
 	if got := on(t, n, "topic", "consume", "kept", "-O", ":end", "-f", "%v").ok(t); got != "a" {
 		t.Errorf("after a restart it has %q", got)
 	}
-	reading := exec.CommandContext(t.Context(), node.Binary(t), "topic", "consume", "kept", "-f", "%v\n", "-X", "brokers="+n.Addr)
-	out, err := reading.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := reading.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, 2)); err != nil {
-		t.Fatal(err)
-	}
-	if err := reading.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := reading.Wait(); err != nil {
+	reading := follow(t, n, "kept", "-f", "%v")
+	reading.read("a")
+	reading.signal(syscall.SIGTERM)
+	if err := reading.cmd.Wait(); err != nil {
 		t.Errorf("a consumer that is asked to stop: %v", err)
 	}
 }
