@@ -109,14 +109,15 @@ type Manager struct {
 // replica is a partition's slot: it exists from the moment the metadata assigns
 // it, before its log is open.
 type replica struct {
-	tp   metadata.TopicPartition
-	dir  *DataDir
-	made bool          // the folder was not there
-	part *Partition    // nil until open
-	err  error         // why it is not usable, wraps ErrOffline
-	done chan struct{} // closed when opening ended, either way
-	told chan struct{} // closed when it said why it cannot lead yet
-	stop context.CancelFunc
+	tp     metadata.TopicPartition
+	dir    *DataDir
+	config *metadata.TopicConfig // when it was assigned
+	made   bool                  // the folder was not there
+	part   *Partition            // nil until open
+	err    error                 // why it is not usable, wraps ErrOffline
+	done   chan struct{}         // closed when opening ended, either way
+	told   chan struct{}         // closed when it said why it cannot lead yet
+	stop   context.CancelFunc
 }
 
 // NewManager returns a manager; Start makes it work.
@@ -335,8 +336,8 @@ func (m *Manager) reconcile() {
 			}
 			ctx, stop := context.WithCancel(m.ctx)
 			r := &replica{
-				tp:   metadata.TopicPartition{TopicID: t.ID, Topic: t.Name, Partition: int32(n)},
-				dir:  m.cfg.Dirs[0],
+				tp:  metadata.TopicPartition{TopicID: t.ID, Topic: t.Name, Partition: int32(n)},
+				dir: m.cfg.Dirs[0], config: cfg,
 				done: make(chan struct{}), told: make(chan struct{}), stop: stop,
 			}
 			parts[int32(n)] = r

@@ -37,7 +37,7 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 		return
 	}
 	r.err = ErrOffline
-	p := newPartition(r.tp, r.dir, l, m.cfg.Cluster.Image().TopicConfig(r.tp.Topic), m.logger)
+	p := newPartition(r.tp, r.dir, l, m.topicConfig(r), m.logger)
 	p.room = m.cfg.Room
 	for attempt := 0; ; attempt++ {
 		err := m.lead(ctx, r, p, rec)
@@ -68,6 +68,19 @@ func (m *Manager) open(ctx context.Context, r *replica) {
 	}
 	r.part = p
 	close(r.done)
+	// It may have changed since, while nobody could tell the partition.
+	if cfg := m.topicConfig(r); cfg != p.Config() {
+		p.setConfig(cfg)
+	}
+}
+
+// topicConfig is the newest configuration of the replica's topic; of one that is gone
+// from the metadata, the one that it was opened for.
+func (m *Manager) topicConfig(r *replica) *metadata.TopicConfig {
+	if t, ok := m.cfg.Cluster.Image().TopicByID(r.tp.TopicID); ok {
+		return t.Config()
+	}
+	return r.config
 }
 
 // giveUp says why a replica stays offline until a restart.
@@ -90,7 +103,7 @@ func (m *Manager) giveUp(r *replica, err error) {
 // a damaged log cannot say how far that went.
 func (m *Manager) wayOut(r *replica) string {
 	const moving = "the log is damaged and the partition offline: restore its folder from a copy; or stop the broker, move the folder out of the data dir (do not delete it), and start again: "
-	if m.cfg.Archive != nil && m.cfg.Cluster.Image().TopicConfig(r.tp.Topic).RemoteRead {
+	if m.cfg.Archive != nil && m.topicConfig(r).RemoteRead {
 		return moving + "the partition goes on at the bucket's end, without what was produced after the last upload"
 	}
 	return moving + "the partition begins anew, empty"
@@ -101,7 +114,7 @@ func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, comm
 		return nil, commitlog.Recovery{}, err
 	}
 	dir := partitionDir(r.dir, r.tp)
-	cfg := m.cfg.Cluster.Image().TopicConfig(r.tp.Topic)
+	cfg := m.topicConfig(r)
 	if err := m.makeDirs(r); err != nil {
 		return nil, commitlog.Recovery{}, err
 	}
