@@ -126,10 +126,14 @@ func (l *Log) publishLocked(s *segment, b record.Batch, pos int64) {
 // writeFailure maps a failed write. A full disk leaves the log as it was; any
 // other error means that what the file holds is not known.
 func (l *Log) writeFailure(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noSpace(err) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return l.fail(err)
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // roomLocked returns the segment that takes size more bytes.

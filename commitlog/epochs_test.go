@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/firnlog/firn/internal/disk"
@@ -45,5 +47,24 @@ func TestEpochEndsAreKafkas(t *testing.T) {
 				t.Fatalf("epoch %d ends at %d, Kafka says %+v", e, end, c.want)
 			}
 		})
+	}
+}
+
+// TestEpochsNeverGoBack: a deposed leader's append is refused, also after a restart
+// and also when its successor has appended nothing that survived (SAFETY 4).
+func TestEpochsNeverGoBack(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, disk.OS(), dir)
+	mustAppend(t, l, 3, batch(0, 1))
+	mustAppend(t, l, 5, batch(1, 1))
+	for _, when := range []string{"live", "after a kill"} {
+		if _, err := l.Append(4, batch(2, 1)); !errors.Is(err, ErrEpochRegression) || l.End() != 2 {
+			t.Fatalf("%s: %v, want ErrEpochRegression", when, err)
+		}
+		if want := []EpochStart{{3, 0}, {5, 1}}; !slices.Equal(l.Epochs(), want) {
+			t.Fatalf("%s: lineage %v, want %v", when, l.Epochs(), want)
+		}
+		l.Close(false)
+		l, _ = open(t, disk.OS(), dir)
 	}
 }

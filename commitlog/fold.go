@@ -13,10 +13,9 @@ import (
 
 // The producers at a checkpoint, its fold, are in one of two files that are written
 // in place by turns: a torn write hits the one that no slot needs. Both have had
-// their blocks since the log was made, and when the producers outgrow them they get
-// twice what is needed while there is room. So a full disk does not keep a checkpoint
-// from being written (SAFETY 22): what is twice as much in producers takes appends,
-// and appends need room too.
+// their blocks since the log was made, and keep at least half as much again as they
+// use while there is room. So a full disk does not keep a checkpoint from being
+// written (SAFETY 22): so many more producers take appends, and those need room too.
 const (
 	foldMagic  = "FFLD"
 	foldMajor  = 1
@@ -75,12 +74,14 @@ func (l *Log) writeFold(i int, offset int64, states []ProducerState, aborted []A
 	if err != nil {
 		return l.fail(err)
 	}
-	if int64(len(raw)) > size {
-		room := (2*len(raw)/foldBlock + 1) * foldBlock
-		raw = append(raw, make([]byte, room-len(raw))...)
-	}
 	if _, err := f.WriteAt(raw, 0); err != nil {
 		return l.writeFailure(err)
+	}
+	if used := int64(len(raw)); size < used*3/2 {
+		from, to := max(size, used), (2*used/foldBlock+1)*foldBlock
+		if _, err := f.WriteAt(make([]byte, to-from), from); err != nil && !noSpace(err) {
+			return l.fail(err)
+		}
 	}
 	if err := f.Datasync(); err != nil {
 		return l.fail(err)

@@ -45,22 +45,25 @@ func TestAFullDiskKeepsNoCheckpointBack(t *testing.T) {
 	tune := func(c *Config) { c.CheckpointEvery = time.Hour }
 	l, _ := open(t, s, "/data/p", tune)
 	var last []record.Batch
-	write := func(seq int32) {
+	write := func(seq int32, producers int64) {
 		t.Helper()
 		last = nil
-		for id := range int64(60) {
+		for id := range producers {
 			b := idempotent(id, 0, seq, 1)
 			mustAppend(t, l, 1, b)
 			last = append(last, b)
 		}
 	}
 	for seq := range int32(5) { // the producers' state has its full size
-		write(seq)
+		write(seq, 60)
 		if err := l.flush(true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(5)
+	write(5, 60)
+	for id := int64(60); id < 80; id++ { // and more
+		mustAppend(t, l, 1, idempotent(id, 0, 0, 1))
+	}
 	if err := l.Sync(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,7 @@ func TestAFullDiskKeepsNoCheckpointBack(t *testing.T) {
 	l.Close(false)
 	s = s.Crash()
 	l, rec := open(t, s, "/data/p", tune)
-	if l.End() != end || rec.ScannedBytes != 0 || rec.Refolded {
+	if l.End() != end || rec.ScannedBytes != 0 {
 		t.Fatalf("end %d, want %d: %+v", l.End(), end, rec)
 	}
 	for _, b := range last {
@@ -89,7 +92,50 @@ func TestAFullDiskKeepsNoCheckpointBack(t *testing.T) {
 	if n, err := l.DeleteLocal(end); err != nil || n == 0 {
 		t.Fatalf("%d bytes went: %v", n, err)
 	}
-	write(6)
+	write(6, 5)
+}
+
+// TestAFullDiskKeepsNoFirstCheckpointBack: nor does it when the log meets its first
+// producer just before.
+func TestAFullDiskKeepsNoFirstCheckpointBack(t *testing.T) {
+	s := simDir(24)
+	l, _ := open(t, s, "/data/p")
+	mustAppend(t, l, 1, idempotent(7, 0, 0, 1))
+	fill(t, s)
+	for range 2 { // each of the two files
+		if err := l.flush(true); err != nil || l.ckpt.get().synced != 1 || l.ckpt.get().snapshot != 1 {
+			t.Fatalf("checkpoint %+v: %v", l.ckpt.get(), err)
+		}
+	}
+}
+
+// TestAPartialAppendThatStaysIsFinal: when what was written of a batch cannot be cut
+// off again the log takes no more, for nobody knows what its file holds (SAFETY 22).
+func TestAPartialAppendThatStaysIsFinal(t *testing.T) {
+	s := simDir(25)
+	l, _ := open(t, s, "/data/p")
+	mustAppend(t, l, 1, batch(0, 1))
+	fill(t, s)
+	s.SetCapacity(1<<20 + 30)
+	s.FailOn(func(op, _ string) error {
+		if op == "truncate" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, err := l.Append(1, batch(1, 5)); !errors.Is(err, ErrOffline) {
+		t.Fatalf("append: %v, want ErrOffline", err)
+	}
+	s.FailOn(nil)
+	s.SetCapacity(0)
+	if _, err := l.Append(1, batch(1, 5)); !errors.Is(err, ErrOffline) {
+		t.Fatalf("the next append: %v, want ErrOffline", err)
+	}
+	l.Close(false)
+	l, _ = open(t, s.Crash(), "/data/p")
+	if l.End() > 1 {
+		t.Fatalf("the log ends at %d", l.End())
+	}
 }
 
 // TestProducersAreKeptBeforeTheirBatchesGo: what a full disk, or a damaged one, took

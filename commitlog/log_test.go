@@ -226,7 +226,14 @@ func TestTornTailIsCut(t *testing.T) {
 			}
 			rest = next
 		}
+		// Nothing of the old tail may come back behind what is written over it.
 		mustAppend(t, l, 2, batch(99, 1))
+		end := l.End()
+		l.Close(false)
+		l, rec = open(t, disk.OS(), dir)
+		if l.End() != end || rec.CutAt >= 0 {
+			t.Fatalf("seed %d: the log ended at %d and ends at %d now: %+v", seed, end, l.End(), rec)
+		}
 		l.Close(false)
 	}
 }
@@ -333,6 +340,9 @@ func TestFullDiskLeavesTheLogIntact(t *testing.T) {
 		if _, err := l.Append(1, batch(2, 2)); !errors.Is(err, ErrNoSpace) {
 			t.Fatalf("%v, want ErrNoSpace", err)
 		}
+		if st, err := os.Stat(filepath.Join(dir, logName(0))); err != nil || st.Size() != int64(len(first)) {
+			t.Fatalf("the file has %d bytes, %d were appended: %v", st.Size(), len(first), err)
+		}
 		fsys.write.Store(nil)
 		third := batch(3, 2)
 		if a := mustAppend(t, l, 1, third); a.Base != 2 {
@@ -354,7 +364,9 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	mustAppend(t, l, 1, batch(1, 2))
 	eio := error(syscall.EIO)
 	fsys.sync.Store(&eio)
-	if err := l.Sync(context.Background()); !errors.Is(err, ErrOffline) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := l.Sync(ctx); !errors.Is(err, ErrOffline) {
 		t.Fatalf("sync: %v, want ErrOffline", err)
 	}
 	fsys.sync.Store(nil)

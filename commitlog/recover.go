@@ -293,12 +293,33 @@ func (l *Log) restoreFolds(segs []*segment, k checkpoint, bad int, rec *Recovery
 			return false, err
 		}
 	}
+	l.rewriteIndexes(segs[bad:])
 	if restored != nil {
 		l.producers.Store(restored)
 		return false, nil
 	}
 	l.producers.Store(p)
 	return true, nil
+}
+
+// rewriteIndexes makes the lost ones among the indexes of segs again, so that the
+// next start has not to fold for them. It is not synced: they save work, no more.
+func (l *Log) rewriteIndexes(segs []*segment) {
+	for _, s := range segs {
+		raw, err := disk.ReadFile(l.cfg.FS, filepath.Join(l.cfg.Dir, indexName(s.base)), maxIndexBytes)
+		if err == nil {
+			if h, _, _, err := decodeIndex(raw); err == nil && h.base == s.base && h.end == s.end.Load() && h.size == s.size.Load() {
+				continue
+			}
+		}
+		if err = s.ensureIndex(); err == nil {
+			err = s.writeIndex(l.aborted.decidedIn(s.base, s.end.Load()))
+		}
+		if err != nil {
+			l.logger.Warn("index of a sealed segment was not written", "event", "index_write_failed", "segment", s.base, "err", err)
+			l.cfg.FS.Remove(filepath.Join(l.cfg.Dir, indexName(s.base)))
+		}
+	}
 }
 
 // nearestSnapshot finds the last readable snapshot at the base of segment bad (the
