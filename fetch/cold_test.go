@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -91,6 +92,10 @@ func TestManyConsumersOfOneChunkCauseOneGet(t *testing.T) {
 				Release(res)
 			})
 		}
+		synctest.Wait()
+		if n, busy := g.r.cold.slots.depth(); n+busy != 3 {
+			t.Errorf("40 consumers at 3 offsets take %d slots and wait for %d", busy, n)
+		}
 		wg.Wait()
 		if n := g.bucket.total.Load(); n != 1 {
 			t.Errorf("%d GETs", n)
@@ -99,36 +104,41 @@ func TestManyConsumersOfOneChunkCauseOneGet(t *testing.T) {
 	})
 }
 
-// TestAServedReplayPinsNothing lets many consumers read a few chunks through one
-// slot and a cache of two chunks. Most find their chunk in the cache before the
-// turn of their job comes; that job must not pin the chunk for them once more.
+// TestAServedReplayPinsNothing lets two consumers read each of eight chunks, through one
+// slot and a cache of two. The second finds its chunk in the cache long before the turn
+// of its job comes; that job must not fetch and pin the chunk for it once more.
 func TestAServedReplayPinsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const chunkBytes = 16 << 10
-		pin := 30 * time.Second
-		g := newRig(t, Config{ColdSlots: 1}, localcache.Config{MaxBytes: 5 * chunkBytes / 2, MemoryBytes: 4 * chunkBytes, PinFor: pin})
+		const chunkBytes, chunks = 16 << 10, 8
+		g := newRig(t, Config{ColdSlots: 1}, localcache.Config{MaxBytes: 5 * chunkBytes / 2, MemoryBytes: 4 * chunkBytes, PinFor: 30 * time.Second})
 		g.bucket.latency = 200 * time.Millisecond
-		batches := makeBatches(2, 0, 200, func(*rand.Rand) int { return 2000 })
-		l := g.log(1, batches, 1, chunkBytes, chunkBytes, false)
-		begin := time.Now()
+		batches := makeBatches(2, 0, 8*chunks+1, func(*rand.Rand) int { return 1900 })
+		l := g.log(1, batches, 1, chunkBytes, 15<<10, false) // eight batches each
+		if len(l.arch.layouts) != chunks {
+			t.Fatalf("%d objects, want %d", len(l.arch.layouts), chunks)
+		}
 		var wg sync.WaitGroup
-		for i := range 48 {
-			at := batches[i*4].BaseOffset()
-			wg.Go(func() {
-				for got := 0; got == 0; {
-					res := g.r.Fetch(t.Context(), Request{Client: fmt.Sprint(i), MaxWait: 100 * time.Millisecond, MinBytes: 1, MaxBytes: 500, Parts: []Part{part(l, at, 500)}})
-					if res[0].Err != nil {
-						t.Error(res[0].Err)
-						return
+		for second := range 2 {
+			for i, o := range l.arch.layouts {
+				at := o.base + int64(second)
+				wg.Go(func() {
+					for got := 0; got == 0; {
+						res := g.r.Fetch(t.Context(), Request{Client: fmt.Sprint(second, i), MaxWait: 100 * time.Millisecond, MinBytes: 1, MaxBytes: 500, Parts: []Part{part(l, at, 500)}})
+						if res[0].Err != nil {
+							t.Error(res[0].Err)
+							return
+						}
+						got = res[0].Records.Len()
+						Release(res)
 					}
-					got = res[0].Records.Len()
-					Release(res)
-				}
-			})
+				})
+			}
+			synctest.Wait()
 		}
 		wg.Wait()
-		if d := time.Since(begin); d >= pin {
-			t.Errorf("48 consumers took %v: chunks were pinned for nobody", d)
+		time.Sleep(10 * time.Second)
+		if n, unread := g.bucket.total.Load(), g.cache.Stats().UnreadBytes; n != chunks || unread != 0 {
+			t.Errorf("%d GETs of %d chunks, %d bytes are pinned for nobody", n, chunks, unread)
 		}
 		g.close()
 	})
@@ -177,6 +187,101 @@ func TestHotNeverWaitsForCold(t *testing.T) {
 	})
 }
 
+// TestWorkOutlivesItsRequest: requests leave while their chunks wait for a slot, or are on
+// their way. All are there when their consumers come again, and stay for as long as
+// the pin says, however many others pass through a cache of two chunks (SAFETY 20).
+func TestWorkOutlivesItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const chunkBytes = 16 << 10
+		g := newRig(t, Config{ColdSlots: 1}, localcache.Config{MaxBytes: 5 * chunkBytes / 2, PinFor: 30 * time.Second})
+		g.bucket.latency, g.bucket.slow = 10*time.Millisecond, map[string]time.Duration{}
+		var logs []*fakeLog
+		for i := range byte(22) {
+			l := g.log(i, makeBatches(uint64(i), 0, 9, func(*rand.Rand) int { return 2000 }), 1, chunkBytes, 1<<20, false)
+			if i < 2 {
+				g.bucket.slow[l.arch.layouts[0].key] = 5 * time.Second
+			}
+			logs = append(logs, l)
+		}
+		patient, others := logs[:2], logs[2:]
+		ask := func(l *fakeLog, wait time.Duration) int {
+			res := g.r.Fetch(t.Context(), Request{Client: "c", MaxWait: wait, MinBytes: 1, MaxBytes: 1000, Parts: []Part{part(l, 0, 1000)}})
+			defer Release(res)
+			if res[0].Err != nil {
+				t.Error(res[0].Err)
+			}
+			return res[0].Records.Len()
+		}
+		for _, l := range patient {
+			if ask(l, 100*time.Millisecond) != 0 {
+				t.Fatal("too early")
+			}
+		}
+		time.Sleep(11 * time.Second)
+		if n := g.bucket.total.Load(); n != 2 {
+			t.Fatalf("%d GETs while nobody waited, want 2", n)
+		}
+		for _, l := range others {
+			if ask(l, time.Second) == 0 {
+				t.Error("others get nothing")
+			}
+		}
+		for i, l := range patient {
+			if ask(l, 0) == 0 {
+				t.Errorf("partition %d: its chunk went before anybody had read it", i)
+			}
+		}
+		g.close()
+	})
+}
+
+// TestAFullSlotIsAnEmptyPartitionAfterMaxWait: the only cold slot is taken for long. Whoever
+// waits for it, and whoever finds the queue full, gets an empty partition after its max
+// wait, neither an error nor sooner; with a hot partition in the request, at once. The
+// answer says what is cold, because only all of it together may be throttled (SAFETY 20).
+func TestAFullSlotIsAnEmptyPartitionAfterMaxWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Config{ColdSlots: 1}, localcache.Config{})
+		g.bucket.latency = time.Millisecond
+		hot := newFakeLog(200, makeBatches(1, 0, 3, small))
+		const queued = 16 // of one client
+		var asked []*fakeLog
+		for i := range byte(queued + 3) {
+			asked = append(asked, g.log(i, makeBatches(uint64(i), 0, 3, small), 1, 4000, 4000, false))
+		}
+		g.bucket.slow = map[string]time.Duration{asked[0].arch.layouts[0].key: 30 * time.Second}
+		for i, l := range asked {
+			for _, parts := range [][]Part{{part(l, 0, 1000)}, {part(l, 0, 1000), part(hot, 0, 1000)}} {
+				begin, want := time.Now(), 500*time.Millisecond
+				if len(parts) > 1 {
+					want = 0
+				}
+				res := g.r.Fetch(t.Context(), Request{Client: "c", MaxWait: 500 * time.Millisecond, MinBytes: 1, MaxBytes: 4000, Parts: parts})
+				if d := time.Since(begin); d != want {
+					t.Errorf("consumer %d, %d partitions: answered after %v, want %v", i, len(parts), d, want)
+				}
+				if res[0].Err != nil || !res[0].Cold || !res[0].Waiting || res[0].Records.Len() != 0 {
+					t.Errorf("consumer %d: %+v", i, res[0])
+				}
+				if len(parts) > 1 && (res[1].Cold || res[1].Waiting || res[1].Records.Len() == 0) {
+					t.Errorf("consumer %d, hot partition: %+v", i, res[1])
+				}
+				Release(res)
+			}
+		}
+		if n, busy := g.r.cold.slots.depth(); n != queued || busy != 1 {
+			t.Errorf("%d wait for the slot, %d have it", n, busy)
+		}
+		time.Sleep(30 * time.Second)
+		for i, l := range asked {
+			if got := g.replay(l, "c", 0, 1000, time.Second); !bytes.Equal(got, join(l.batches)) {
+				t.Errorf("consumer %d: other bytes", i)
+			}
+		}
+		g.close()
+	})
+}
+
 // TestShortWaitsMakeProgress replays with a max wait far below the store's
 // latency: every fetch may be empty, the replay still ends, and no GET is wasted.
 func TestShortWaitsMakeProgress(t *testing.T) {
@@ -196,7 +301,7 @@ func TestShortWaitsMakeProgress(t *testing.T) {
 }
 
 // TestColdPartitionsOfARequestRunAtOnce asks for ten partitions whose chunks are
-// all missing, and returns with the first that is ready.
+// all missing, and for the bytes of all of them: they take no longer than one.
 func TestColdPartitionsOfARequestRunAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{}, localcache.Config{})
@@ -222,6 +327,53 @@ func TestColdPartitionsOfARequestRunAtOnce(t *testing.T) {
 		Release(res)
 		g.close()
 	})
+}
+
+// TestAFastColdPartitionDoesNotWaitForASlowOne asks for three cold partitions whose
+// objects take 100 ms, 3 s and 10 s, in every order: each answer comes when the next of
+// them is there, says which are still on their way, and no object is asked for twice.
+func TestAFastColdPartitionDoesNotWaitForASlowOne(t *testing.T) {
+	took := []time.Duration{100 * time.Millisecond, 3 * time.Second, 10 * time.Second}
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t, Config{}, localcache.Config{})
+			g.bucket.slow = map[string]time.Duration{}
+			var logs []*fakeLog
+			for i, d := range took {
+				l := g.log(byte(i), makeBatches(uint64(i), 0, 2, small), 1, 4000, 4000, false)
+				g.bucket.slow[l.arch.layouts[0].key] = d
+				logs = append(logs, l)
+			}
+			offsets := make([]int64, len(logs))
+			begin := time.Now()
+			for next := range took {
+				var parts []Part
+				for _, i := range order {
+					parts = append(parts, part(logs[i], offsets[i], 1000))
+				}
+				// A consumer that has got a part's last record does not ask for it again.
+				parts = slices.DeleteFunc(parts, func(p Part) bool { return p.Offset > 0 })
+				res := g.r.Fetch(t.Context(), Request{MaxWait: time.Minute, MinBytes: 1, MaxBytes: 1 << 20, Parts: parts})
+				if d := time.Since(begin); d != took[next] {
+					t.Errorf("order %v: answer %d came after %v, its partition was there after %v", order, next, d, took[next])
+				}
+				for j := range res {
+					i := slices.Index(logs, parts[j].src.(*fakeLog))
+					if ready := i == next; res[j].Err != nil || !res[j].Cold || res[j].Waiting == ready || (res[j].Records.Len() > 0) != ready {
+						t.Errorf("order %v, answer %d, partition %d: %+v", order, next, i, res[j])
+					}
+					if res[j].Records.Len() > 0 {
+						offsets[i] = logs[i].local
+					}
+				}
+				Release(res)
+			}
+			if n := g.bucket.total.Load(); n != 3 {
+				t.Errorf("order %v: %d GETs", order, n)
+			}
+			g.close()
+		})
+	}
 }
 
 // TestByteLimitsSpanBothTiers mixes hot and cold partitions at random; no answer
@@ -507,8 +659,17 @@ func TestRecordsThatCannotBeSentAreFetchedAgain(t *testing.T) {
 		batches := makeBatches(1, 0, 20, small)
 		l := g.log(1, batches, 1, 1<<20, 1<<20, false)
 		q := Request{MaxWait: time.Second, MinBytes: 1, MaxBytes: 1000, Parts: []Part{part(l, 0, 1000)}}
+		// A client that goes away says nothing of the file.
+		res := g.r.Fetch(t.Context(), q)
+		if _, err := res[0].Records.WriteTo(brokenPipe{}); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("got %v", err)
+		}
+		Release(res)
 		for i, broken := range []bool{true, false} {
 			res := g.r.Fetch(t.Context(), q)
+			if n := g.bucket.total.Load(); n != int64(1+i) {
+				t.Errorf("answer %d: %d GETs", i, n)
+			}
 			if res[0].Err != nil {
 				t.Fatal(res[0].Err)
 			}
@@ -519,19 +680,6 @@ func TestRecordsThatCannotBeSentAreFetchedAgain(t *testing.T) {
 			}
 			Release(res)
 			g.disk.broken.Store(false)
-		}
-		if n := g.bucket.total.Load(); n != 2 {
-			t.Errorf("%d GETs of a chunk whose file failed once", n)
-		}
-		// A client that goes away says nothing of the file.
-		res := g.r.Fetch(t.Context(), q)
-		if _, err := res[0].Records.WriteTo(brokenPipe{}); !errors.Is(err, syscall.EPIPE) {
-			t.Errorf("got %v", err)
-		}
-		Release(res)
-		Release(g.r.Fetch(t.Context(), q))
-		if n := g.bucket.total.Load(); n != 2 {
-			t.Errorf("%d GETs after a client went away", n)
 		}
 		g.close()
 	})

@@ -77,6 +77,7 @@ type fakeLog struct {
 	readErr        error
 	subs           map[chan<- struct{}]bool
 	reads, maxSubs int
+	onRead         func() // with the lock, before records are looked for
 }
 
 func newFakeLog(id byte, batches []record.Batch) *fakeLog {
@@ -115,6 +116,9 @@ func (l *fakeLog) read(offset int64, maxBytes int, minOne, committed bool) (hotR
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reads++
+	if l.onRead != nil && maxBytes > 0 {
+		l.onRead()
+	}
 	h := hotRead{highWatermark: l.hw, lastStable: l.lso, logStart: l.start}
 	if offset < l.start || offset > l.hw {
 		return h, replication.ErrOffsetOutOfRange
@@ -398,6 +402,7 @@ func (a *fakeArchive) maxTimestamp(context.Context) (int64, int64, bool, error) 
 // fakeBucket counts what is read and can be slow, failing, empty and wrong.
 type fakeBucket struct {
 	latency time.Duration
+	slow    map[string]time.Duration                    // of some keys, instead of latency
 	mangle  func(key string, off int64, p []byte) error // after the bytes are in p
 
 	mu      sync.Mutex
@@ -435,9 +440,13 @@ func (b *fakeBucket) getRange(ctx context.Context, key string, p []byte, off int
 	data, ok := b.objects[key]
 	b.mu.Unlock()
 	b.total.Add(1)
-	if b.latency > 0 {
+	latency := b.latency
+	if d, ok := b.slow[key]; ok {
+		latency = d
+	}
+	if latency > 0 {
 		select {
-		case <-time.After(b.latency):
+		case <-time.After(latency):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/firnlog/firn/localcache"
 )
 
 type sessionRig struct {
@@ -204,4 +207,49 @@ func TestOverlappingTurnsAreRefused(t *testing.T) {
 	if nextEpoch(1<<31-1) != 1 {
 		t.Error("epochs do not wrap to 1")
 	}
+}
+
+// TestASessionHearsOfAColdPartitionThatIsReady: two partitions in a session, whose chunks
+// come after the answer that the client waited for. The client says nothing more of
+// them, and nothing else changes; the next answer mentions each that is ready and has
+// its records, and no other (SAFETY 20).
+func TestASessionHearsOfAColdPartitionThatIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Config{}, localcache.Config{})
+		r := newSessionRig(t, 10)
+		var logs []*fakeLog
+		var parts []SessionPart
+		g.bucket.slow = map[string]time.Duration{}
+		for i, took := range []time.Duration{2 * time.Second, 20 * time.Second} {
+			l := g.log(byte(i), makeBatches(uint64(i), 0, 3, small), 1, 4000, 4000, false)
+			g.bucket.slow[l.arch.layouts[0].key] = took
+			logs, parts = append(logs, l), append(parts, sp(int32(i), 0))
+		}
+		turn := func(q SessionRequest) (int32, []int32) {
+			t.Helper()
+			id, mentioned, err := r.turn(q, func(p SessionPart) SessionOutcome {
+				res := g.r.Fetch(t.Context(), Request{MaxWait: 100 * time.Millisecond, MinBytes: 1, MaxBytes: 1000, Parts: []Part{part(logs[p.Partition], p.Offset, 1000)}})
+				defer Release(res)
+				return SessionOutcome{Bytes: res[0].Records.Len(), HighWatermark: res[0].HighWatermark, LogStart: res[0].LogStart, Err: res[0].Err != nil}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id, mentioned
+		}
+		id, mentioned := turn(SessionRequest{Parts: parts})
+		if id == 0 || len(mentioned) != 2 {
+			t.Fatalf("session %d, %v mentioned", id, mentioned)
+		}
+		for i, step := range []struct {
+			passed time.Duration
+			want   []int32
+		}{{0, nil}, {3 * time.Second, []int32{0}}, {20 * time.Second, []int32{1, 0}}} {
+			time.Sleep(step.passed)
+			if _, mentioned := turn(SessionRequest{ID: id, Epoch: int32(i + 1)}); !slices.Equal(mentioned, step.want) {
+				t.Errorf("turn %d mentions %v, want %v", i+1, mentioned, step.want)
+			}
+		}
+		g.close()
+	})
 }

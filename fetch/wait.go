@@ -25,16 +25,17 @@ func (r *Reader) Fetch(ctx context.Context, q Request) []Result {
 		}
 	}
 	defer func() { r.cold.leave(poke, ev.waits) }()
-	for {
+	for again := 0; ; {
 		Release(ev.results)
 		r.cold.leave(poke, ev.waits)
 		ev.waits = ev.waits[:0]
 		if r.evaluate(&q, &ev, poke); enough() {
 			return ev.results
 		}
-		if stale(ev.results) {
+		if again++; again < maxAgain && stale(ev.results) {
 			continue
 		}
+		again = 0
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -44,6 +45,10 @@ func (r *Reader) Fetch(ctx context.Context, q Request) []Result {
 		}
 	}
 }
+
+// maxAgain bounds how often in a row a fetch looks again at once: a cache much too
+// small for its readers, or a log that contradicts itself, must not keep a processor.
+const maxAgain = 8
 
 // stale says that a part turned cold while it was looked at: the next look sends
 // for its chunk.
