@@ -150,30 +150,34 @@ func TestKeysNeverMix(t *testing.T) {
 
 // TestFillsAreSingleFlight asks for one chunk from many goroutines at once.
 func TestFillsAreSingleFlight(t *testing.T) {
-	c := open(t, Config{})
-	var fills atomic.Int32
-	gate := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			h, err := c.Get(t.Context(), key(1), chunkSize, func(ctx context.Context, p []byte) error {
-				fills.Add(1)
-				<-gate
-				return fillOf(1)(ctx, p)
+	synctest.Test(t, func(t *testing.T) {
+		c := open(t, Config{})
+		var fills atomic.Int32
+		gate := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				h, err := c.Get(t.Context(), key(1), chunkSize, func(ctx context.Context, p []byte) error {
+					fills.Add(1)
+					<-gate
+					return fillOf(1)(ctx, p)
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				check(t, h, 1)
+				h.Release()
 			})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			check(t, h, 1)
-			h.Release()
-		})
-	}
-	close(gate)
-	wg.Wait()
-	if n := fills.Load(); n != 1 {
-		t.Fatalf("%d fills", n)
-	}
+		}
+		synctest.Wait() // all of them ask, none has an answer
+		close(gate)
+		wg.Wait()
+		if n := fills.Load(); n != 1 {
+			t.Fatalf("%d fills", n)
+		}
+		c.Close()
+	})
 }
 
 // TestFillOutlivesItsRequester gives up waiting; the fill goes on, its chunk is
@@ -281,8 +285,14 @@ func TestScanLeavesTheHotSet(t *testing.T) {
 
 // TestBudgetsHold fills at random from many goroutines, and no limit is passed.
 func TestBudgetsHold(t *testing.T) {
+	t.Run("bytes", func(t *testing.T) { budgetsHold(t, Config{MaxBytes: 10 * 1100, MaxObjects: 1000, MemoryBytes: 4000}) })
+	t.Run("chunks", func(t *testing.T) { budgetsHold(t, Config{MaxBytes: 1000 * 1100, MaxObjects: 10, MemoryBytes: 4000}) })
+}
+
+func budgetsHold(t *testing.T, cfg Config) {
 	dir := t.TempDir()
-	c := open(t, Config{Dir: dir, MaxBytes: 20 * 1100, MaxObjects: 15, MemoryBytes: 4000})
+	cfg.Dir = dir
+	c := open(t, cfg)
 	seed := rand.Uint64()
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -297,7 +307,7 @@ func TestBudgetsHold(t *testing.T) {
 				}
 				check(t, h, i)
 				s := c.Stats()
-				if s.Bytes > 20*1100 || s.Objects > 15 || s.MemoryBytes > 4000 {
+				if s.Bytes > cfg.MaxBytes || s.Objects > cfg.MaxObjects || s.MemoryBytes > cfg.MemoryBytes {
 					t.Errorf("seed %d: %+v", seed, s)
 				}
 				if r.IntN(2) == 0 {
@@ -316,7 +326,7 @@ func TestBudgetsHold(t *testing.T) {
 		}
 		return nil
 	})
-	if onDisk > 20*1100 {
+	if onDisk > cfg.MaxBytes {
 		t.Errorf("%d bytes of files", onDisk)
 	}
 	if s := c.Stats(); s.MemoryBytes != 0 && onDisk > 0 {
@@ -354,6 +364,24 @@ func TestEvictionTakesNoBytesFromAReader(t *testing.T) {
 	defer c.mu.Unlock()
 	if c.dead != 0 {
 		t.Errorf("%d bytes of dropped files never given back", c.dead)
+	}
+}
+
+// TestHeldFilesCount: a file that was dropped takes room until its last reader lets go.
+func TestHeldFilesCount(t *testing.T) {
+	c := open(t, Config{})
+	h, err := c.Get(t.Context(), key(1), chunkSize, fillOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.Stats().Bytes
+	c.drop(h.e)
+	if s := c.Stats(); s.Bytes != before || s.Objects != 0 {
+		t.Errorf("%+v while a reader has a file of %d bytes", s, before)
+	}
+	h.Release()
+	if s := c.Stats(); s.Bytes != 0 {
+		t.Errorf("%+v after it", s)
 	}
 }
 
@@ -460,8 +488,10 @@ func TestRestartKeepsChunks(t *testing.T) {
 				t.Errorf("start read %d bytes", n)
 			}
 			for i := range 20 {
-				if h, ok := c.Lookup(key(i), chunkSize, false); ok {
-					h.Release()
+				if h, ok := c.Lookup(key(i), chunkSize, false); ok || c.Has(key(i)) {
+					if ok {
+						h.Release()
+					}
 					t.Fatalf("chunk %d served before it was verified", i)
 				}
 				h, err := c.Get(t.Context(), key(i), chunkSize, noFill)
