@@ -16,7 +16,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-const defaultBrokers = "127.0.0.1:9092"
+const (
+	defaultBrokers = "127.0.0.1:9092"
+	soon           = 200 * time.Millisecond
+)
 
 // brokers resolves -X brokers=, then FIRN_BROKERS, then the default of `firn up`.
 func brokers(cmd *cobra.Command) ([]string, error) {
@@ -53,6 +56,9 @@ func connect(cmd *cobra.Command, opts ...kgo.Opt) (*kgo.Client, *kadm.Client, er
 	base := []kgo.Opt{
 		kgo.SeedBrokers(seeds...), kgo.ClientID("firn-cli"), kgo.RetryTimeout(20 * time.Second),
 		kgo.DialTimeout(3 * time.Second),
+		// Somebody is waiting, and one client is no load: it asks again soon, for new
+		// metadata too, which the library would take from its cache for 5 s.
+		kgo.RetryBackoffFn(func(int) time.Duration { return soon }), kgo.MetadataMinAge(soon),
 	}
 	cl, err := kgo.NewClient(append(base, opts...)...)
 	if err != nil {

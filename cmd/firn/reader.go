@@ -138,7 +138,7 @@ func (r *reader) failed(ctx context.Context, err error, pause bool) error {
 	if pause {
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(soon):
 		}
 	}
 	return nil

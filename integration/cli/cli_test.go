@@ -161,6 +161,7 @@ func TestCommands(t *testing.T) {
 		"health":                 health,
 		"brokers":                brokers,
 		"missing topics":         missing,
+		"internal topics":        internal,
 		"progress":               progress,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,7 +308,8 @@ func topicProduce(t *testing.T, n *node.Node) {
 }
 
 func health(t *testing.T, n *node.Node) {
-	golden(t, "health", on(t, n, "health", "-o", "json").ok(t), "topics", "partitions")
+	// Topics of other tests have no leader for a moment.
+	golden(t, "health", on(t, n, "health", "--wait", "5s", "-o", "json").ok(t), "topics", "partitions")
 	if got := on(t, n, "health", "--wait", "5s").ok(t); !strings.HasPrefix(got, "healthy: 1 brokers") {
 		t.Errorf("printed %q", got)
 	}
@@ -357,4 +359,33 @@ func missing(t *testing.T, n *node.Node) {
 	on(t, n, "topic", "consume", "present", "missing", "-O", ":end").fails(t, 1, "topic missing does not exist")
 	on(t, n, "topic", "consume", "present", "-p", "99").fails(t, 1, "topic present has no partition 99", "firn topic describe present")
 	on(t, n, "group", "describe", "missing").fails(t, 1, "group missing does not exist", "firn group list")
+}
+
+// internal topics are looked at and read by name, as others are.
+func internal(t *testing.T, n *node.Node) {
+	create(t, n, "committed-from")
+	produce(t, n, "committed-from", "a\n")
+	on(t, n, "topic", "consume", "committed-from", "-g", "internal", "-n", "1").ok(t)
+	if got := on(t, n, "topic", "consume", "__consumer_offsets", "-O", ":end", "-f", "%t\n").ok(t); !strings.HasPrefix(got, "__consumer_offsets\n") {
+		t.Errorf("printed %q", got)
+	}
+	var d struct {
+		Partitions []struct {
+			End int64 `json:"end_offset"`
+		} `json:"partitions"`
+	}
+	if err := json.Unmarshal([]byte(on(t, n, "topic", "storage", "describe", "__consumer_offsets", "-o", "json").ok(t)), &d); err != nil || len(d.Partitions) == 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	for _, p := range d.Partitions {
+		if p.End < 0 {
+			t.Errorf("an end of %d", p.End)
+		}
+	}
+	if got := on(t, n, "topic", "describe", "__consumer_offsets").ok(t); strings.Contains(got, "-1  -1") {
+		t.Errorf("described without offsets: %s", got)
+	}
+	if got := on(t, n, "topic", "list", "-i").ok(t); !strings.Contains(got, "__consumer_offsets") {
+		t.Errorf("printed %q", got)
+	}
 }
