@@ -28,7 +28,7 @@ func offsetForLeaderEpoch(_ context.Context, s *Server, r *Request) Reply {
 			}
 			if err != nil {
 				rp.ErrorCode = codeOf(err)
-			} else if q.LeaderEpoch >= 0 { // an epoch below 0 is none, and ends nowhere
+			} else {
 				rp.LeaderEpoch, rp.EndOffset = p.EpochEnd(q.LeaderEpoch)
 			}
 			rt.Partitions = append(rt.Partitions, rp)

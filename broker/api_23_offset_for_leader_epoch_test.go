@@ -84,6 +84,7 @@ func TestEpochsEndAsInKafka(t *testing.T) {
 			{"the first", 21, 5, "NONE", 5, 3},
 			{"without records, after an epoch with some", 21, 20, "NONE", 12, 5},
 			{"between two", 21, 7, "NONE", 5, 3},
+			{"before the first", 21, 4, "NONE", 4, 0},
 			{"in which nobody has led yet", 21, 22, "NONE", -1, -1},
 			{"of the far future", -1, 1<<31 - 1, "NONE", -1, -1},
 			{"none at all", 21, -1, "NONE", -1, -1},
