@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +103,7 @@ func TestNobodySeesUnsyncedBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.advance() // anybody may, at any time
 	if p.Committed(a) {
 		t.Fatal("an unsynced batch counts as committed")
 	}
@@ -227,6 +229,14 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	if st := p.State(); st.LocalBytes < 8192 || st.LocalBytes > 3*8192 {
 		t.Fatalf("by size: %d bytes stay", st.LocalBytes)
 	}
+	cfg.RetentionBytes = 0
+	p.setConfig(&cfg)
+	if err := p.keepHouse(now, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if segs, start := p.log.Segments(), p.State().LogStart; len(segs) != 1 || segs[0].Base != start || segs[0].Bytes == 0 {
+		t.Fatalf("by the smallest size: log start %d, %+v stay", start, segs)
+	}
 	cfg.RetentionBytes, cfg.RetentionMs = -1, 0
 	p.setConfig(&cfg)
 	for range 2 {
@@ -267,4 +277,96 @@ func TestDataDirKnowsItself(t *testing.T) {
 	if _, err := OpenDataDir(disk.OS(), path, "elsewhere", 1); !errors.Is(err, ErrForeignDir) {
 		t.Fatalf("another cluster name: %v", err)
 	}
+}
+
+// TestLogsWithoutAnIdentityAreNoFreshDir: a dir whose meta.json is gone is not begun
+// anew over its logs.
+func TestLogsWithoutAnIdentityAreNoFreshDir(t *testing.T) {
+	b := newBroker(t, disk.NewSim(1))
+	b.start()
+	b.produce(b.part(b.topic("t", 1, nil), 0), 1)
+	b.stop(false)
+	if err := b.fs.Remove(filepath.Join("/data", metaFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenDataDir(b.fs, "/data", "c", 1); err == nil {
+		t.Fatal("it was opened")
+	}
+	if _, err := b.fs.Stat(filepath.Join("/data", metaFile)); err == nil {
+		t.Fatal("it was given an identity")
+	}
+}
+
+// TestACleanMarkerNamesItsRun: only the marker that the last process wrote in this
+// very dir is believed. One that is missing, damaged, of an older incarnation or of
+// another disk is an unclean end, and is gone afterwards (SAFETY 2).
+func TestACleanMarkerNamesItsRun(t *testing.T) {
+	sim := disk.NewSim(1)
+	marker := filepath.Join("/data", cleanFile)
+	life := func(clean bool) *DataDir {
+		t.Helper()
+		d, err := OpenDataDir(sim, "/data", "c", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(clean); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	life(true)
+	old, err := disk.ReadFile(sim, marker, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := OpenDataDir(sim, "/other", "c", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		marker func(last DirMeta) []byte
+		clean  bool
+	}{
+		"its own": {func(last DirMeta) []byte { return must(encodeMeta(last)) }, true},
+		"missing": {func(DirMeta) []byte { return nil }, false},
+		"stale":   {func(DirMeta) []byte { return old }, false},
+		"of the next run": {func(last DirMeta) []byte {
+			last.Incarnation++
+			return must(encodeMeta(last))
+		}, false},
+		"of another disk": {func(last DirMeta) []byte {
+			m := other.Meta
+			m.Incarnation = last.Incarnation
+			return must(encodeMeta(m))
+		}, false},
+		"damaged": {func(last DirMeta) []byte {
+			raw := must(encodeMeta(last))
+			raw[len(raw)/2] ^= 1
+			return raw
+		}, false},
+		"empty": {func(DirMeta) []byte { return []byte{} }, false},
+	} {
+		last := life(false).Meta
+		if raw := c.marker(last); raw != nil {
+			if err := disk.WriteFileAtomic(sim, marker, raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := life(false); d.Clean != c.clean {
+			t.Errorf("%s: clean is %v", name, d.Clean)
+		}
+		if _, err := sim.Stat(marker); err == nil {
+			t.Errorf("%s: the marker is still there", name)
+		}
+		if d := life(false); d.Clean {
+			t.Errorf("%s: it vouches for a second run", name)
+		}
+	}
+}
+
+func must(raw []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return raw
 }
