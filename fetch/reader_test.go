@@ -289,7 +289,9 @@ func TestCommittedReadsStopAtTheLastStableOffset(t *testing.T) {
 		cold := commitlog.AbortedTxn{ProducerID: 1, First: batches[2].BaseOffset(), Last: batches[6].BaseOffset()}
 		spanning := commitlog.AbortedTxn{ProducerID: 2, First: batches[20].BaseOffset(), Last: batches[33].BaseOffset()}
 		hot := commitlog.AbortedTxn{ProducerID: 3, First: batches[31].BaseOffset(), Last: batches[32].BaseOffset()}
-		l.txns = []commitlog.AbortedTxn{hot, spanning}
+		// Of a cold range, and no footer has it.
+		local := commitlog.AbortedTxn{ProducerID: 4, First: batches[8].BaseOffset(), Last: batches[12].BaseOffset()}
+		l.txns = []commitlog.AbortedTxn{hot, spanning, local}
 		for _, x := range l.arch.layouts {
 			x.aborted = overlapping([]commitlog.AbortedTxn{cold, spanning}, x.base, x.end)
 		}
@@ -320,7 +322,7 @@ func TestCommittedReadsStopAtTheLastStableOffset(t *testing.T) {
 			if offset == begin {
 				continue
 			}
-			for _, a := range []commitlog.AbortedTxn{cold, spanning, hot} {
+			for _, a := range []commitlog.AbortedTxn{cold, spanning, hot, local} {
 				overlaps, listed := a.First < offset && a.Last >= begin, 0
 				for _, b := range res[0].Aborted {
 					if a == b {
@@ -333,7 +335,7 @@ func TestCommittedReadsStopAtTheLastStableOffset(t *testing.T) {
 				seen[a.ProducerID] += listed
 			}
 		}
-		if bytesRead != sizes(batches[:35]) || len(seen) != 3 {
+		if bytesRead != sizes(batches[:35]) || len(seen) != 4 {
 			t.Errorf("%d bytes, want %d; transactions %v", bytesRead, sizes(batches[:35]), seen)
 		}
 		g.close()
