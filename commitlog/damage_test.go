@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,23 @@ import (
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/record"
 )
+
+// fastFS syncs nothing: damage is what is wrong with the files as they are.
+type fastFS struct{ disk.FS }
+
+type fastFile struct{ disk.File }
+
+func (f fastFS) OpenFile(name string, flag int, perm fs.FileMode) (disk.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return fastFile{file}, nil
+}
+
+func (fastFS) SyncDir(string) error { return nil }
+func (fastFile) Sync() error        { return nil }
+func (fastFile) Datasync() error    { return nil }
 
 // folder lists dir with the size of each file.
 func folder(t *testing.T, dir string) (all []string) {
@@ -37,7 +55,7 @@ func refuses(t *testing.T, what, dir string) {
 	t.Helper()
 	before := folder(t, dir)
 	for _, c := range [][]func(*Config){nil, {clean}} {
-		if _, _, err := tryOpen(t, disk.OS(), dir, c...); !errors.Is(err, ErrDamaged) {
+		if _, _, err := tryOpen(t, fastFS{disk.OS()}, dir, c...); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("%s: %v, want ErrDamaged", what, err)
 		}
 	}
@@ -55,7 +73,7 @@ func TestALostSegmentIsDamage(t *testing.T) {
 	// the segment at 15, and behind that records in segments at 15 and 20.
 	write := func(t *testing.T) string {
 		dir := t.TempDir()
-		l, _ := open(t, disk.OS(), dir, func(c *Config) { c.SegmentBytes = 1 << 20 })
+		l, _ := open(t, fastFS{disk.OS()}, dir, func(c *Config) { c.SegmentBytes = 1 << 20 })
 		for i := range 5 {
 			if i == 3 {
 				if err := l.flush(true); err != nil {
@@ -93,7 +111,7 @@ func TestALostSegmentIsDamage(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, logName(20))); err != nil {
 		t.Fatal(err)
 	}
-	l, rec := open(t, disk.OS(), dir)
+	l, rec := open(t, fastFS{disk.OS()}, dir)
 	if l.End() != 20 || rec.CutAt != 20 {
 		t.Fatalf("the log ends at %d: %+v", l.End(), rec)
 	}
@@ -134,7 +152,7 @@ func facts(t *testing.T, l *Log) (all []string) {
 // behind it. trimmed deletes the first segments.
 func writeDerived(t *testing.T, dir string, trimmed, cleanly bool) (want []string) {
 	t.Helper()
-	l, _ := open(t, disk.OS(), dir, func(c *Config) { c.SegmentBytes = 1 << 20 })
+	l, _ := open(t, fastFS{disk.OS()}, dir, func(c *Config) { c.SegmentBytes = 1 << 20 })
 	seqs := map[int64]int32{}
 	ts := int64(0)
 	add := func(epoch int32, id int64, txn bool) {
@@ -244,7 +262,7 @@ func TestDerivedFilesAreMadeAgain(t *testing.T) {
 							}
 						}
 						for i := range 2 {
-							l, rec := open(t, disk.OS(), dir, func(c *Config) { c.Clean = cleanly })
+							l, rec := open(t, fastFS{disk.OS()}, dir, func(c *Config) { c.Clean = cleanly })
 							if got := facts(t, l); !slices.Equal(got, want) || rec.CutAt >= 0 || i > 0 && rec.Refolded {
 								t.Fatalf("%+v\n%s\nwant\n%s", rec, strings.Join(got, "\n"), strings.Join(want, "\n"))
 							}
@@ -299,7 +317,7 @@ func TestDamagedCheckpoints(t *testing.T) {
 				dir := t.TempDir()
 				want := writeDerived(t, dir, trimmed, cleanly)
 				hurt(t, dir, c.from, c.to)
-				l, rec := open(t, disk.OS(), dir, func(c *Config) { c.Clean = cleanly })
+				l, rec := open(t, fastFS{disk.OS()}, dir, func(c *Config) { c.Clean = cleanly })
 				if got := facts(t, l); !slices.Equal(got, want) || rec.CutAt >= 0 {
 					t.Fatalf("%s: %+v\n%s\nwant\n%s", c.name, rec, strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
@@ -317,7 +335,7 @@ func TestDamagedCheckpoints(t *testing.T) {
 		want[i] = strings.Replace(want[i], "log start 13", "log start 0", 1)
 	}
 	both(t, dir)
-	l, rec := open(t, disk.OS(), dir, clean)
+	l, rec := open(t, fastFS{disk.OS()}, dir, clean)
 	got := facts(t, l)
 	for i := range got { // times before the lost log start are found again
 		if strings.HasPrefix(got[i], "time ") {
@@ -348,7 +366,7 @@ func TestDamagedCheckpoints(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := folder(t, dir)
-		if _, _, err := tryOpen(t, disk.OS(), dir); !errors.Is(err, ErrDamaged) {
+		if _, _, err := tryOpen(t, fastFS{disk.OS()}, dir); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("a bad batch in segment %d and no checkpoint: %v, want ErrDamaged", base, err)
 		}
 		for _, f := range before {

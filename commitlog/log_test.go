@@ -127,15 +127,17 @@ func TestReadsGiveBackTheAppendedBytes(t *testing.T) {
 		}
 		// Every offset finds the batch that contains it, and nothing passes upTo.
 		for at := int64(0); at < l.End(); at += 7 {
-			upTo := min(l.End(), at+13)
-			s, err := l.Read(at, upTo, 1<<20, true)
-			if err != nil {
-				t.Fatal(err)
+			upTo := min(l.End(), at+1+at%13)
+			for _, limit := range []int{1, 300, 1 << 20} {
+				s, err := l.Read(at, upTo, limit, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Len() > 0 && (s.FirstBase > at || s.End > upTo) {
+					t.Fatalf("%s: read [%d, %d) gave [%d, %d)", when, at, upTo, s.FirstBase, s.End)
+				}
+				s.Release()
 			}
-			if s.Len() > 0 && (s.FirstBase > at || s.End > upTo) {
-				t.Fatalf("%s: read [%d, %d) gave [%d, %d)", when, at, upTo, s.FirstBase, s.End)
-			}
-			s.Release()
 		}
 	}
 	check("live", l)
@@ -466,6 +468,41 @@ func TestReadersKeepDeletedBytes(t *testing.T) {
 	if l.Start() != 700 || l.LocalStart() != local || !bytes.Equal(dump(t, l, 1<<20), rest) {
 		t.Fatalf("after a kill: start %d, local start %d", l.Start(), l.LocalStart())
 	}
+}
+
+// TestReadersKeepTheirFiles: a bound on open files closes none that somebody reads.
+func TestReadersKeepTheirFiles(t *testing.T) {
+	l, _ := open(t, disk.OS(), t.TempDir(), func(c *Config) { c.Flusher.Files = NewFiles(2) })
+	for i := range 300 {
+		mustAppend(t, l, 1, batch(i, 5))
+	}
+	if err := l.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	var held []Slice
+	for _, seg := range l.Segments() {
+		for range 2 {
+			s, err := l.Read(seg.Base, seg.End, 1000, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, s)
+		}
+	}
+	for i := 0; i < len(held); i += 2 { // one of the two readers of each leaves
+		held[i].Release()
+	}
+	for i := 1; i < len(held); i += 2 {
+		if _, err := held[i].Bytes(); err != nil {
+			t.Fatalf("read of segment %d: %v", held[i].FirstBase, err)
+		}
+		held[i].Release()
+	}
+	files := l.cfg.Flusher.Files
+	if files.mu.Lock(); files.open > 3 { // the active one comes on top
+		t.Errorf("%d files are open, 2 may be", files.open)
+	}
+	files.mu.Unlock()
 }
 
 // TestReadersSeeOnlyWholeCommittedBatches races appends, rolls and trims with

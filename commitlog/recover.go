@@ -71,8 +71,12 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 	}
 	k := l.ckpt.get()
 	kept, _ := slices.BinarySearch(bases, k.localStart)
-	if err := presentSegments(bases[kept:], k, found); err != nil {
-		return err // before anything is removed
+	// Before anything is removed: the folder names these two durably before a slot
+	// does, and without them the good segments behind would look like a tail.
+	for _, base := range []int64{k.localStart, k.segment} {
+		if found && !slices.Contains(bases, base) {
+			return fmt.Errorf("%w: segment %d is missing", ErrDamaged, base)
+		}
 	}
 	// Segments below the local start were being deleted.
 	for _, base := range bases[:kept] {
@@ -124,26 +128,6 @@ func (l *Log) recover(ctx context.Context, found bool, rec *Recovery) error {
 		}
 	}
 	return l.flush(true)
-}
-
-// presentSegments says which segments must be there: the folder names the local
-// start's and the checkpoint's durably before a slot does. Without them the good
-// segments behind would look like a tail to be cut.
-func presentSegments(bases []int64, k checkpoint, found bool) error {
-	if !found {
-		// The first slot is durable before the first append. Where the log started,
-		// and whether the bucket has what is below, only a slot says.
-		if len(bases) > 0 && bases[0] != 0 {
-			return fmt.Errorf("%w: no slot of the checkpoint is readable and the first segment is %d", ErrDamaged, bases[0])
-		}
-		return nil
-	}
-	for _, base := range []int64{k.localStart, k.segment} {
-		if !slices.Contains(bases, base) {
-			return fmt.Errorf("%w: segment %d is missing", ErrDamaged, base)
-		}
-	}
-	return nil
 }
 
 // listFolder removes leftovers and returns the bases of the segments, sorted.
@@ -344,7 +328,9 @@ func (l *Log) nearestSnapshot(segs []*segment, bad int, next int64) (*producers,
 
 // scan opens the checkpoint's segment and what follows it, verifies what the
 // checkpoint does not vouch for, and cuts at the first bad batch. Where no checkpoint
-// was found nobody knows what was synced: nothing is cut, a bad batch is damage.
+// was found nobody knows what was synced or where the log starts: the first slot is
+// durable before the first append, so a log with records had one. Then nothing is cut,
+// and a bad batch is damage, as is a first segment that is not at 0.
 func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, found, refold bool, rec *Recovery) (end int64, err error) {
 	if len(bases) == 0 {
 		bases = []int64{k.segment}
