@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -24,7 +25,10 @@ func (v *volume) measure() (int64, int64, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.asked++
-	return v.total - v.other - v.cache, v.total, v.err
+	if v.err != nil {
+		return 0, 0, v.err
+	}
+	return v.total - v.other - v.cache, v.total, nil
 }
 
 func (v *volume) Used() int64 {
@@ -57,6 +61,9 @@ func newGuard(t *testing.T, v *volume, cache int64) *Guard {
 
 const gib = 1 << 30
 
+// TestThePartsGiveWayInOrder fills a disk and empties it: the cache shrinks first,
+// then what the bucket covers goes early, then producers are refused, and each takes
+// its place again with some distance, so that nothing flaps (SAFETY 22).
 func TestThePartsGiveWayInOrder(t *testing.T) {
 	v := &volume{total: 20 * gib, cache: 4 * gib, max: 4 * gib} // the reserve is 1 GiB
 	g := newGuard(t, v, 4*gib)
@@ -86,6 +93,9 @@ func TestThePartsGiveWayInOrder(t *testing.T) {
 		if g.Level() != s.level {
 			t.Fatalf("step %d: level %v, want %v", i, g.Level(), s.level)
 		}
+		if g.Pressed() != (s.level >= Low) {
+			t.Fatalf("step %d: at level %v what the bucket covers goes early: %v", i, s.level, g.Pressed())
+		}
 		if err := g.Take(1, false); errors.Is(err, ErrFull) != s.refuse {
 			t.Fatalf("step %d: %v", i, err)
 		}
@@ -95,6 +105,8 @@ func TestThePartsGiveWayInOrder(t *testing.T) {
 	}
 }
 
+// TestWhatProtectsMayUseHalfOfTheReserve: where producers are refused the journals
+// still have room, down to half of it; the other half is for checkpoints (SAFETY 22).
 func TestWhatProtectsMayUseHalfOfTheReserve(t *testing.T) {
 	v := &volume{total: 20 * gib, other: 19*gib + gib/4}
 	g := newGuard(t, v, 0)
@@ -110,8 +122,10 @@ func TestWhatProtectsMayUseHalfOfTheReserve(t *testing.T) {
 	}
 }
 
-// A writer faster than the clock meets the limit, not the end of the disk.
-func TestAFastWriterIsMeasuredByItsBytes(t *testing.T) {
+// TestAFastWriterIsMeasuredByItsBytes: a writer faster than the clock meets the limit, not the end of the disk.
+func TestAFastWriterIsMeasuredByItsBytes(t *testing.T) { synctest.Test(t, fastWriter) }
+
+func fastWriter(t *testing.T) {
 	v := &volume{total: 20 * gib, other: 10 * gib}
 	g := newGuard(t, v, 0)
 	var written int64
@@ -136,13 +150,15 @@ func TestAFastWriterIsMeasuredByItsBytes(t *testing.T) {
 	v.use(10 * gib)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	g.cfg.Every = time.Millisecond
 	go g.Run(ctx)
-	for g.Take(1, false) != nil {
-		time.Sleep(time.Millisecond)
+	time.Sleep(g.cfg.Every + time.Millisecond)
+	if err := g.Take(1, false); err != nil {
+		t.Fatal(err)
 	}
 }
 
+// TestADiskThatCannotBeMeasuredStaysAsItWas: neither does a measurement that fails
+// refuse producers, nor does it let them in.
 func TestADiskThatCannotBeMeasuredStaysAsItWas(t *testing.T) {
 	v := &volume{total: 20 * gib, other: 10 * gib}
 	g := newGuard(t, v, 0)
@@ -150,6 +166,14 @@ func TestADiskThatCannotBeMeasuredStaysAsItWas(t *testing.T) {
 	g.measure()
 	if g.Level() != Ample || g.Take(1, false) != nil {
 		t.Fatal("a failed measurement changed the level")
+	}
+	v.err = nil
+	v.use(20 * gib)
+	g.measure()
+	v.err = errors.New("gone")
+	g.measure()
+	if err := g.Take(1, true); !errors.Is(err, ErrFull) {
+		t.Fatalf("a failed measurement let what protects into a full disk: %v", err)
 	}
 	if _, err := New(Config{Measure: v.measure}); err == nil {
 		t.Fatal("a guard of a disk that cannot be measured")
