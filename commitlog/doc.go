@@ -33,9 +33,11 @@
 // A bad batch below it is damage: the log refuses to open rather than drop what
 // may be committed.
 //
-// Lock order: Log.flushing (one flush at a time), Log.appending (serialises everything that changes the
-// log), then the small ones: checkpointer.mu, index.mu, epochCache.mu, Files.mu. Only
-// Log.flushing is held across a sync. Reads take no Log lock for their I/O.
+// Lock order: Log.flushing (one flush at a time), Log.appending (serialises
+// everything that changes the log), then the small ones: checkpointer.mu, index.mu,
+// epochCache.mu, Files.mu. Log.flushing and checkpointer.mu are held across syncs,
+// Log.appending only where something must be durable before the next append: a new
+// epoch, a local start, a reset. Reads take no Log lock for their I/O.
 //
 // Read log.go for the type, then segment.go, append.go, producers.go, read.go,
 // flusher.go, checkpoint.go, fold.go, recover.go and trim.go.
