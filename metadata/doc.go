@@ -24,7 +24,7 @@
 // Read store.go for the seam, key.go and record.go for what is stored, image.go
 // and fold.go for how it is read, client.go, cas.go and batch.go for how it is changed, and
 // then one file per operation: topic_create.go, topic_delete.go, topic_alter.go,
-// partition_lead.go, producer_ids.go, registration.go. Configuration is
+// partition_lead.go, producer_ids.go, registration.go, hints.go. Configuration is
 // config_spec.go, config_topic.go, config_broker.go and config_resolve.go.
 //
 // Locks: Client.fold, then Client.subs; Client.safe and Client.batch are taken

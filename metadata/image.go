@@ -294,6 +294,19 @@ func (im *Image) countKeys() int {
 	return n
 }
 
+// kept is the newest revision of a key that may not be lost: every authority key,
+// and the marks of deleted ones.
+func (im *Image) kept() (newest uint64) {
+	im.eachKey(func(_ string, s seen) { newest = max(newest, s.revision) })
+	im.deleted.each(func(key string, s seen) bool {
+		if !strings.HasPrefix(key, prefixHints) {
+			newest = max(newest, s.revision)
+		}
+		return true
+	})
+	return newest
+}
+
 // known returns the version of key that the image has folded.
 func (im *Image) known(key string) seen {
 	if s, ok := im.deleted.get(key); ok {

@@ -15,7 +15,8 @@ import (
 //	config.cluster             dynamic cluster-wide broker defaults
 //	config.broker.<node>       dynamic configuration of one broker
 //	ids.producer               next producer id
-//	hints.<...>                caches of what others know better; may be lost
+//	hints.<...>                caches of what others know better; may be lost,
+//	                           and go with the topic whose id they name
 //
 // All but the hints are authority keys: they never expire.
 const (

@@ -92,22 +92,25 @@ func (c *Client) expired(t *Tombstone) bool {
 	return t.dataGone() && c.cfg.Now().Sub(t.At) > tombstoneAge
 }
 
-// sweep drops the tombstones of r whose time is over and whose partition keys
-// are gone.
+// sweep drops the tombstones of r whose time is over and of whose topics no key is
+// left.
 func (c *Client) sweep(r *topicRecord) {
 	im := c.Image()
 	r.Tombstones = slices.DeleteFunc(r.Tombstones, func(t Tombstone) bool {
 		_, held := im.partitions.get(t.ID)
-		return c.expired(&t) && !held
+		return c.expired(&t) && !held && len(im.hintsOf(t.ID)) == 0
 	})
 }
 
-// SweepTombstones forgets what was deleted long ago: first the keys of the
-// topics' partitions, then the tombstones. Whoever is controller calls it now
-// and then.
+// SweepTombstones forgets what was deleted: the hints about a topic once its data
+// is gone, and after a long time the keys of its partitions, then the tombstone.
+// Whoever is controller calls it now and then.
 func (c *Client) SweepTombstones(ctx context.Context) error {
 	var errs []error
 	for _, t := range c.Image().Tombstones() {
+		if t.dataGone() {
+			errs = append(errs, c.deleteHints(ctx, t.ID))
+		}
 		if !c.expired(&t) {
 			continue
 		}
@@ -133,25 +136,32 @@ func (c *Client) deletePartitionKeys(ctx context.Context, id TopicID) error {
 	}
 	var errs []error
 	set.each(func(n int32, st *PartitionState) {
-		if reason, on := c.SafeMode(); on {
-			errs = append(errs, fmt.Errorf("%w: %s", ErrSafeMode, reason))
-			return
-		}
-		key := keyPartition(id, n)
-		rev, err := c.cfg.Store.Delete(ctx, key, st.Revision)
-		if errors.Is(err, ErrConflict) {
-			// Somebody swept it before us, or our own doubtful attempt did.
-			var e Entry
-			if e, err = c.get(ctx, key); err == nil && e.Deleted {
-				rev = e.Revision
-			}
-		}
-		if err == nil {
-			err = c.absorb([]Entry{{Key: key, Revision: rev, Deleted: true}})
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("delete metadata key %s: %w", key, err))
-		}
+		errs = append(errs, c.deleteKey(ctx, keyPartition(id, n), st.Revision))
 	})
 	return errors.Join(errs...)
+}
+
+// deleteKey removes a key that is at revision rev. One that somebody has changed
+// since stays: the next sweep looks at it anew.
+func (c *Client) deleteKey(ctx context.Context, key string, rev uint64) error {
+	if reason, on := c.SafeMode(); on {
+		return fmt.Errorf("%w: %s", ErrSafeMode, reason)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
+	defer cancel()
+	got, err := c.cfg.Store.Delete(ctx, key, rev)
+	if errors.Is(err, ErrConflict) {
+		// Somebody swept it before us, or our own doubtful attempt did.
+		var e Entry
+		if e, err = c.get(ctx, key); err == nil {
+			return c.absorb([]Entry{e})
+		}
+	}
+	if err == nil {
+		err = c.absorb([]Entry{{Key: key, Revision: got, Deleted: true}})
+	}
+	if err != nil {
+		return fmt.Errorf("delete metadata key %s: %w", key, err)
+	}
+	return nil
 }

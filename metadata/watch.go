@@ -157,26 +157,33 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 		c.enterSafeMode("the store's revision went back")
 		return nil
 	}
-	if st.Keys < uint64(before.countKeys()) {
-		c.enterSafeMode(fmt.Sprintf("the store has %d keys, %d are known", st.Keys, before.countKeys()))
-		return nil
-	}
+	short := before.countKeys() - int(st.Keys)
 	_, safe := c.SafeMode()
 	// A watch that saw nothing since the last round although the store moved on
 	// is dead, whatever its connection says.
 	silent := c.behind.Swap(st.LastRevision) > watched
-	if !full && !safe && !silent && c.staleLists == 0 {
+	if !full && !safe && !silent && short <= 0 && c.staleLists == 0 {
 		return nil
 	}
 	entries, err := List(ctx, c.cfg.Store)
 	if err != nil {
 		return err
 	}
+	if short > 0 {
+		hints := lostHints(before, entries)
+		if short > len(hints) {
+			c.enterSafeMode(fmt.Sprintf("the store has %d keys, %d are known", st.Keys, before.countKeys()))
+			return nil
+		}
+		if short == len(hints) { // more would be a replica that lags
+			c.forgetHints(hints)
+		}
+	}
 	listed := uint64(0)
 	for _, e := range entries {
 		listed = max(listed, e.Revision)
 	}
-	if listed < before.Revision() {
+	if listed < before.kept() {
 		// A replica that lags made the list, or the newest keys are gone.
 		if c.staleLists++; c.staleLists >= maxStaleLists {
 			c.enterSafeMode(fmt.Sprintf("the store says revision %d and lists nothing above %d", st.LastRevision, listed))
