@@ -224,35 +224,10 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 		if err := fn(r.Configs, l); err != nil {
 			return err
 		}
-		if err := checkBroker(r.Configs, before); err != nil {
-			return err
-		}
-		if r.Configs[policyConfig] == before[policyConfig] {
-			return nil
-		}
-		next = l
-		if node >= 0 {
-			next.own = r.Configs
-		} else {
-			next.cluster, next.own = r.Configs, im.configs[keyConfigBroker(im.node)].configs
-		}
-		// The others have layers of their own: what is set here counts by itself, too.
-		if err := checkPolicy(im, layers{own: r.Configs}); err != nil {
-			return err
-		}
-		return checkPolicy(im, next)
+		return checkBroker(r.Configs, before)
 	}
 	if validateOnly {
 		return apply(&configRecord{Configs: c.Image().configs[key].configs}, true)
-	}
-	if err := apply(&configRecord{Configs: c.Image().configs[key].configs}, true); err != nil {
-		return err
-	}
-	// Before it is so and before it ends: a crash in between remembers too much.
-	for _, l := range []layers{c.Image().layers, next, {own: next.own}, {own: next.cluster}} {
-		if err := c.rememberCompacted(ctx, l); err != nil {
-			return during(err, "change %s", key)
-		}
 	}
 	return during(change(ctx, c, key, apply), "change %s", key)
 }
