@@ -191,6 +191,12 @@ func (c *Client) start(ctx context.Context) error {
 	if _, on := c.SafeMode(); on {
 		return nil // the guard keeps what was known before
 	}
+	if err := im.checkStaticPolicy(); err != nil {
+		return err
+	}
+	if err := c.rememberCompacted(ctx, im.layers); err != nil {
+		return err
+	}
 	return c.saveGuard()
 }
 

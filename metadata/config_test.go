@@ -111,6 +111,16 @@ func TestOnceCompactedNeverTiers(t *testing.T) {
 	}
 }
 
+// TestWhatIsCompactNeverTiers: SAFETY 15, where a broker's default made the topic
+// compact and nobody could refuse it.
+func TestWhatIsCompactNeverTiers(t *testing.T) {
+	l := layers{static: map[string]string{"log.cleanup.policy": "compact"}}
+	v := &topicValue{Configs: map[string]string{"remote.storage.enable": "true"}, Remote: true, EverTiered: true}
+	if c := l.resolve(v); !c.Compact || c.RemoteEnabled || c.RemoteCopy || !c.RemoteRead {
+		t.Fatalf("%+v", c)
+	}
+}
+
 func TestTieringIsNotSwitchedOffByAccident(t *testing.T) {
 	l := layers{}
 	before := &topicValue{Configs: map[string]string{}, Remote: true, EverTiered: true}

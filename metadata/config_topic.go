@@ -216,7 +216,9 @@ func typed(get func(name string) (string, ConfigSource), t *topicValue) *TopicCo
 	}
 	c.StrictValidation = c.Compact || str("firn.record.validation") == "strict"
 
-	c.RemoteEnabled = remoteEnabled(get, t, c.Compact)
+	// A broker's default can make a topic compacted behind the back of its own
+	// remote.storage.enable, which nothing has refused then (SAFETY 15).
+	c.RemoteEnabled = remoteEnabled(get, t, c.Compact) && !c.Compact
 	c.RemoteCopy = c.RemoteEnabled && !boolean("remote.log.copy.disable")
 	c.RemoteRead = c.RemoteEnabled || t.EverTiered
 	age, src := get("segment.ms")

@@ -205,6 +205,7 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 		}
 		key = keyConfigBroker(node)
 	}
+	var set, next layers
 	apply := func(r *configRecord, exists bool) error {
 		im := c.Image()
 		before := r.Configs
@@ -224,12 +225,38 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 		if err := fn(r.Configs, l); err != nil {
 			return err
 		}
-		return checkBroker(r.Configs, before)
+		if err := checkBroker(r.Configs, before); err != nil {
+			return err
+		}
+		// Other brokers have other layers, so what is set counts by itself, too.
+		set, next = layers{own: r.Configs}, l
+		if node >= 0 {
+			next.own = r.Configs
+		} else {
+			next.own, next.cluster = im.layers.own, r.Configs
+		}
+		if r.Configs[configPolicy] == before[configPolicy] {
+			return nil
+		}
+		if err := im.checkPolicy(set); err != nil {
+			return err
+		}
+		return im.checkPolicy(next)
 	}
 	if validateOnly {
 		return apply(&configRecord{Configs: c.Image().configs[key].configs}, true)
 	}
-	return during(change(ctx, c, key, apply), "change %s", key)
+	// What is compacted now is remembered before that can end.
+	err := c.rememberCompacted(ctx, c.Image().layers)
+	if err == nil {
+		err = change(ctx, c, key, apply)
+	}
+	for _, l := range []layers{set, next} {
+		if err == nil {
+			err = c.rememberCompacted(ctx, l)
+		}
+	}
+	return during(err, "change %s", key)
 }
 
 // checkBroker validates dynamic broker configurations.
