@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firnlog/firn/internal/disk"
+	"github.com/firnlog/firn/internal/mutation"
 	"github.com/firnlog/firn/objectstore"
 )
 
@@ -59,9 +61,6 @@ func TestARangeIsProvedObjectByObject(t *testing.T) {
 		if err := prove(); err != nil {
 			t.Fatal(err)
 		}
-		if w.memory.Generation(w.tp) < h.Generation {
-			t.Fatal("the head is not remembered")
-		}
 	})
 }
 
@@ -87,10 +86,64 @@ func TestAStoreThatDoesNotAnswerProvesNothing(t *testing.T) {
 		w.fill(20)
 		time.Sleep(time.Hour)
 		l.settle()
+		refuses := func(what string) {
+			t.Helper()
+			if err := l.a.ProveRange(t.Context(), w.tp, 0, 1); err == nil || errors.Is(err, ErrSafeMode) {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		key := w.folder() + w.entries(w.head())[0].Name()
+		l.a.bucket = &bentHeads{Bucket: w.bucket, key: key, harm: func(*objectstore.Info) error { return errors.New("slow down") }}
+		refuses("no answer about an object")
 		w.bucket.Down(errors.New("no route to host"))
-		err := l.a.ProveRange(context.Background(), w.tp, 0, 1)
-		if err == nil || errors.Is(err, ErrSafeMode) {
+		refuses("no answer about the head")
+	})
+}
+
+// TestTheHeadIsRememberedBeforeAnythingGoes: a broker that has never seen this head,
+// because its memory is as new as its disk, knows it when it drops its copy; and one
+// that cannot remember it proves nothing (SAFETY 10, 13).
+func TestTheHeadIsRememberedBeforeAnythingGoes(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.fill(20)
+		l := w.lead()
+		time.Sleep(time.Hour)
+		l.settle()
+		sim := disk.NewSim(1)
+		memory, err := OpenMemory(sim, "/memory")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.a.cfg.Memory = memory
+		full := errors.New("no space left")
+		sim.FailOn(func(string, string) error { return full })
+		if err := l.a.ProveRange(t.Context(), w.tp, 0, 1); !errors.Is(err, full) {
 			t.Fatalf("%v", err)
 		}
+		sim.FailOn(nil)
+		if err := l.a.ProveRange(t.Context(), w.tp, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := memory.Generation(w.tp), w.head().Generation; got != want {
+			t.Fatalf("generation %d is remembered, the head has %d", got, want)
+		}
 	})
+}
+
+// TestMutantsOfProofs are those of prove_range.go.
+func TestMutantsOfProofs(t *testing.T) {
+	m := mutation.Of(t)
+	m.Catch("13 the store is asked for each object", "prove_range.go", `err := a.verify(ctx, a.key(tp, e), e); {`, `err := ctx.Err(); {`, "TestARangeIsProved")
+	m.Catch("13 of the whole range", "prove_range.go", `return at < to, nil`, `return false, nil`, "TestARangeIsProved")
+	m.Catch("13 up to its end", "prove_range.go", `	if at < to {
+		return`, `	if at < from {
+		return`, "TestARangeIsProved")
+	m.Catch("13 an answer that does not come is no proof", "prove_range.go", `		case err != nil:
+			return false,`, `		case false:
+			return false,`, "TestAStoreThatDoesNotAnswer")
+	m.Catch("13 an empty bucket proves nothing", "prove_range.go", `	if h == nil {
+		return fmt.Errorf(`, `	if h == nil {
+		return nil
+		fmt.Printf(`, "TestARangeIsProved")
+	m.Catch("13 the head is remembered before anything goes", "prove_range.go", `h.Generation > a.cfg.Memory.Generation(tp)`, `false`, "TestTheHeadIsRemembered")
 }
