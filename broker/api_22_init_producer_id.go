@@ -22,11 +22,11 @@ type producerIDs struct {
 	next, end int64
 }
 
-func (p *producerIDs) take(ctx context.Context, m *metadata.Client) (int64, error) {
+func (p *producerIDs) take(ctx context.Context, m *metadata.Client, used func(below int64) int64) (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.next == p.end {
-		first, err := m.NextProducerIDs(ctx, idBlock, -1)
+		first, err := m.NextProducerIDs(ctx, idBlock, used)
 		if err != nil {
 			return -1, err
 		}
@@ -52,7 +52,7 @@ func initProducerID(_ context.Context, s *Server, r *Request) Reply {
 		return Reply{Response: resp}
 	}
 	return Reply{Wait: func(ctx context.Context) kmsg.Response {
-		id, err := s.pids.take(ctx, s.cfg.Metadata)
+		id, err := s.pids.take(ctx, s.cfg.Metadata, s.cfg.Replication.MaxProducerID)
 		if err != nil {
 			resp.ErrorCode = codeOf(err)
 			return resp

@@ -86,9 +86,11 @@ type Client struct {
 		caught  bool
 		pending []Entry // before the first watch has caught up
 	}
-	safe  safeMode
-	batch batcher
-	subs  struct {
+	safe safeMode
+	// jumped is what safe.times was at the last reservation of producer ids.
+	jumped atomic.Int64
+	batch  batcher
+	subs   struct {
 		sync.Mutex
 		chans map[*subscription]struct{}
 	}

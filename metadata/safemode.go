@@ -1,6 +1,9 @@
 package metadata
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // safeMode is entered when the store went back, lost its bucket, or lost a key
 // that was known. Then the image stays what it was, this broker goes on serving
@@ -12,6 +15,8 @@ type safeMode struct {
 	mu     sync.Mutex
 	reason string
 	began  chan struct{}
+
+	times atomic.Int64 // how often it was entered
 }
 
 // entered is closed while safe mode is on.
@@ -40,6 +45,7 @@ func (c *Client) enterSafeMode(reason string) {
 	was := c.safe.reason
 	if was == "" {
 		c.safe.reason = reason
+		c.safe.times.Add(1)
 		close(c.safe.channelLocked())
 	}
 	c.safe.mu.Unlock()

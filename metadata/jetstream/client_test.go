@@ -62,7 +62,7 @@ func TestABrokerRestartsOverItsMetadata(t *testing.T) {
 	if err := c.AlterBrokerConfigs(t.Context(), -1, []metadata.AlterConfig{{Name: "log.retention.ms", Value: "77"}}, false); err != nil {
 		t.Fatal(err)
 	}
-	ids, err := c.NextProducerIDs(t.Context(), 1000, -1)
+	ids, err := c.NextProducerIDs(t.Context(), 1000, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestABrokerRestartsOverItsMetadata(t *testing.T) {
 	if st, _ := c.Image().Partition(topic.ID, 199); st.LeaderEpoch != 1 || st.ISR[0].Incarnation != 2 {
 		t.Fatalf("second leadership: %+v", st)
 	}
-	if next, err := c.NextProducerIDs(t.Context(), 1000, -1); err != nil || next != ids+1000 {
+	if next, err := c.NextProducerIDs(t.Context(), 1000, nil); err != nil || next != ids+1000 {
 		t.Fatalf("producer ids %d then %d, %v", ids, next, err)
 	}
 }
