@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/firnlog/firn/internal/disk"
 )
@@ -130,11 +131,12 @@ func (d *DataDir) load(clusterName string, nodeID int32) error {
 }
 
 // syncWay makes the folders above a fresh dir durable: this process, or one that was
-// killed, may have made any of them. Those that we may not read are not ours.
+// killed, may have made any of them. Those that we may not read are not ours, and a
+// file system that takes no writes, or syncs no folders, holds none that is new.
 func (d *DataDir) syncWay() error {
 	for dir := filepath.Clean(d.Path); dir != filepath.Dir(dir); {
 		dir = filepath.Dir(dir)
-		if err := d.FS.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
+		if err := d.FS.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EINVAL) {
 			return fmt.Errorf("sync %s: %w", dir, err)
 		}
 	}

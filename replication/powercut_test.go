@@ -276,15 +276,18 @@ func lives(seed uint64, mutate string) (sites []string, err error) {
 		case 0:
 			s.CutAfter(n.rng.IntN(80))
 		case 1:
-			// Anywhere, or where a folder is about to be synced.
+			// Anywhere, or where a folder is about to be synced, or a certain one.
 			var left atomic.Int64
-			at, most := "", 160
-			if n.rng.IntN(2) == 0 {
+			at, folder, most := "", "", 160
+			switch n.rng.IntN(3) {
+			case 0:
 				at, most = "syncdir", 16
+			case 1:
+				at, folder, most = "syncdir", cutDir+"/"+logFolder, 4
 			}
 			left.Store(int64(n.rng.IntN(most)))
-			s.FailOn(func(op, _ string) error {
-				if killed.Load() || (at == "" || op == at) && left.Add(-1) < 0 {
+			s.FailOn(func(op, name string) error {
+				if killed.Load() || (at == "" || op == at) && (folder == "" || name == folder) && left.Add(-1) < 0 {
 					killed.Store(true)
 					return errKilled
 				}
