@@ -13,7 +13,7 @@
 //     called unknown.
 //   - A timeout, a lost connection or an unavailable stream is an unknown
 //     outcome, never a refusal.
-//   - A silent server is noticed within about two seconds, by pings, and a
+//   - A silent server is noticed within a second or two, by pings, and a
 //     watch ends when the connection was lost, so that whoever watches compares
 //     everything.
 //
@@ -56,13 +56,21 @@ type Config struct {
 	// MaxStore bounds the bytes of the embedded server; 0 is 1 GiB.
 	MaxStore int64
 	// PingInterval is how often a silent server is asked for a sign of life; two
-	// unanswered ones are a lost connection. 0 is 1 s.
+	// unanswered ones are a lost connection. 0 is 500 ms.
 	PingInterval time.Duration
 	// StartTimeout bounds the start of the embedded server and the first
 	// connection; 0 is 15 s.
 	StartTimeout time.Duration
 	Logger       *slog.Logger // nil: discard
 }
+
+// A server that was stopped (SIGSTOP, a frozen machine) keeps its connections open,
+// and without pings a client takes it for a quiet one. A second of silence is as
+// long as brokers wait for each other.
+const (
+	defaultPingInterval = 500 * time.Millisecond
+	maxUnanswered       = 2
+)
 
 // Codes of the JetStream API that mean something to us.
 const (
@@ -107,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.MaxStore = 1 << 30
 	}
 	if cfg.PingInterval == 0 {
-		cfg.PingInterval = time.Second
+		cfg.PingInterval = defaultPingInterval
 	}
 	if cfg.StartTimeout == 0 {
 		cfg.StartTimeout = defaultStartTimeout
@@ -121,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.lost.ch = make(chan struct{})
 	opts := []nats.Option{
 		nats.Name("firn " + cfg.Cluster),
-		nats.PingInterval(cfg.PingInterval), nats.MaxPingsOutstanding(2),
+		nats.PingInterval(cfg.PingInterval), nats.MaxPingsOutstanding(maxUnanswered),
 		nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
 		nats.Timeout(2 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { s.disconnected(err) }),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -224,5 +225,54 @@ func TestCurrentSequenceIsRead(t *testing.T) {
 		if got := currentSequence(in); got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
 		}
+	}
+}
+
+// TestABatchHasOneAnswer: its revisions end at the one that is acknowledged, and an
+// answer that is about another number of writes, or about none, decides nothing.
+func TestABatchHasOneAnswer(t *testing.T) {
+	revs, err := batchRevisions([]byte(`{"stream":"KV_x","seq":12,"count":3}`), 3)
+	if err != nil || !slices.Equal(revs, []uint64{10, 11, 12}) {
+		t.Fatalf("revisions %v, %v", revs, err)
+	}
+	for answer, want := range map[string]error{
+		`{"stream":"KV_x","seq":12,"count":2}`:    metadata.ErrInDoubt,
+		`{"stream":"KV_x","seq":12}`:              metadata.ErrInDoubt,
+		`{"stream":"KV_x","seq":2,"count":3}`:     metadata.ErrInDoubt,
+		``:                                        metadata.ErrInDoubt,
+		`{"error":{"code":503,"err_code":10008}}`: metadata.ErrInDoubt,
+		`{"error":{"code":400,"err_code":10164}}`: metadata.ErrInDoubt,
+		`{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 17"}}`: metadata.ErrConflict,
+	} {
+		if revs, err := batchRevisions([]byte(answer), 3); !errors.Is(err, want) {
+			t.Errorf("%s: revisions %v, %v", answer, revs, err)
+		}
+	}
+}
+
+// TestAnUnreachableStoreIsNotALostOne: only an answer can say that there is no
+// bucket, and nobody makes another one because of a silence.
+func TestAnUnreachableStoreIsNotALostOne(t *testing.T) {
+	srv := external(t, t.TempDir(), -1)
+	s, err := Open(t.Context(), Config{URL: srv.ClientURL(), Cluster: "c", Logger: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := s.Status(ctx); !errors.Is(err, metadata.ErrUnavailable) || errors.Is(err, metadata.ErrNoBucket) {
+		t.Errorf("status without a server: %v", err)
+	}
+	if _, err := s.Get(ctx, "a"); !errors.Is(err, metadata.ErrUnavailable) || errors.Is(err, metadata.ErrNotFound) {
+		t.Errorf("get without a server: %v", err)
+	}
+	if err := s.Watch(ctx, 0, func(metadata.Event) {}); err == nil || errors.Is(err, metadata.ErrNoBucket) {
+		t.Errorf("watch without a server: %v", err)
 	}
 }
