@@ -30,6 +30,7 @@ const (
 	slotBytesMinor0 = 84 // without the three fields of the active segment
 	flagClean       = 1
 	flagFold1       = 2
+	flagsUsed       = 8 // bits; the incarnation that closed the log comes above
 )
 
 // noSnapshot in checkpoint.snapshot says that there were no producers.
@@ -38,12 +39,13 @@ const noSnapshot = -1
 // checkpoint is one slot.
 type checkpoint struct {
 	seq        uint64
-	clean      bool  // written by Close, after everything else
-	synced     int64 // everything below is synced
-	segment    int64 // base of the segment that holds synced
-	pos        int64 // its size at synced
-	snapshot   int64 // offset of the fold, or noSnapshot
-	fold       int   // which of the two files it is in
+	clean      bool   // written by Close, after everything else
+	closedBy   uint64 // the incarnation that did, when clean
+	synced     int64  // everything below is synced
+	segment    int64  // base of the segment that holds synced
+	pos        int64  // its size at synced
+	snapshot   int64  // offset of the fold, or noSnapshot
+	fold       int    // which of the two files it is in
 	hw         int64
 	start      int64
 	localStart int64
@@ -65,7 +67,7 @@ func (c checkpoint) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, c.seq)
 	flags := uint64(0)
 	if c.clean {
-		flags |= flagClean
+		flags |= flagClean | c.closedBy<<flagsUsed
 	}
 	if c.fold == 1 {
 		flags |= flagFold1
@@ -95,7 +97,7 @@ func decodeCheckpoint(b []byte) (c checkpoint, err error) {
 	}
 	c.seq = binary.BigEndian.Uint64(b[8:])
 	flags := binary.BigEndian.Uint64(b[16:])
-	c.clean = flags&flagClean != 0
+	c.clean, c.closedBy = flags&flagClean != 0, flags>>flagsUsed
 	if flags&flagFold1 != 0 {
 		c.fold = 1
 	}
@@ -275,7 +277,7 @@ func (l *Log) closeClean() error {
 	if l.ckpt.get().synced != l.end.Load() {
 		return errors.New("log changed while it was closed")
 	}
-	return l.updateCheckpoint(func(c *checkpoint) { c.clean, c.hw = true, l.hw.Load() })
+	return l.updateCheckpoint(func(c *checkpoint) { c.clean, c.closedBy, c.hw = true, l.cfg.Incarnation, l.hw.Load() })
 }
 
 // partition.meta names the partition and versions the folder.

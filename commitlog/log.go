@@ -69,6 +69,10 @@ type Config struct {
 	// Clean says that the data dir's previous process closed every log. Only
 	// then is this log's own clean mark believed.
 	Clean bool
+	// Incarnation counts the processes over the data dir, and a clean mark names the
+	// one that made it: only that of the process just before is believed, or a folder
+	// put back from an older time would be (SAFETY 2). 0 where nobody counts.
+	Incarnation uint64
 	// SegmentBytes and SegmentAge bound the active segment; age 0 never rolls.
 	SegmentBytes int64
 	SegmentAge   time.Duration

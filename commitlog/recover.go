@@ -376,7 +376,7 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, found, refo
 				return 0, err
 			}
 			end = k.synced
-			if l.cfg.Clean && k.clean && size == k.pos && len(bases) == 1 {
+			if l.closedBefore(k) && size == k.pos && len(bases) == 1 {
 				rec.Clean = true
 				return end, nil
 			}
@@ -387,6 +387,12 @@ func (l *Log) scan(ctx context.Context, bases []int64, k checkpoint, found, refo
 		failpoint.Hit(failpoint.Recovery)
 	}
 	return end, nil
+}
+
+// closedBefore says whether the process just before this one closed the log cleanly,
+// and whether k is what it left: any other checkpoint is of an older time.
+func (l *Log) closedBefore(k checkpoint) bool {
+	return l.cfg.Clean && k.clean && (l.cfg.Incarnation == 0 || k.closedBy+1 == l.cfg.Incarnation)
 }
 
 // sealScanned writes the index of the last segment so far, and the producers at

@@ -119,4 +119,5 @@ func TestMutants(t *testing.T) {
 	m.Catch("a topic that is gone keeps its configuration", "open.go", `	return r.config
 `, `	return m.cfg.Cluster.Image().TopicConfig(r.tp.Topic)
 `, "TestATopicMayVanish")
+	m.Catch("2 a log's clean mark is of the process just before", "open.go", `Clean: r.dir.Clean, Incarnation: r.dir.Meta.Incarnation,`, `Clean: r.dir.Clean,`, "TestAFolderOfAnOlderTimeIsNotBelieved")
 }

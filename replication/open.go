@@ -120,7 +120,7 @@ func (m *Manager) openLog(ctx context.Context, r *replica) (*commitlog.Log, comm
 	}
 	l, rec, err := commitlog.Open(ctx, commitlog.Config{
 		FS: r.dir.FS, Dir: dir, TopicID: r.tp.TopicID, Topic: r.tp.Topic, Partition: r.tp.Partition,
-		Now: m.cfg.Now, Logger: m.logger, Flusher: m.cfg.Flusher, Clean: r.dir.Clean,
+		Now: m.cfg.Now, Logger: m.logger, Flusher: m.cfg.Flusher, Clean: r.dir.Clean, Incarnation: r.dir.Meta.Incarnation,
 		SegmentBytes: cfg.SegmentBytes, SegmentAge: cfg.SegmentAge,
 		CheckpointBytes: m.cfg.CheckpointBytes, ProducerExpiry: m.cfg.ProducerExpiry,
 	})
