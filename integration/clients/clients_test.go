@@ -19,8 +19,6 @@ import (
 	"github.com/firnlog/firn/integration/node"
 )
 
-var codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
-
 // pinned are the clients' versions, as setup.sh and go.mod get them. Debian's kcat is
 // not setup.sh's to choose: a later one shows here.
 var pinned = map[string]string{

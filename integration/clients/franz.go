@@ -12,6 +12,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// codecs by their number in a batch.
+var codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
+
 // franz is franz-go, in this process.
 type franz struct{ bootstrap string }
 
