@@ -106,7 +106,7 @@ func randomAnswer(rng *rand.Rand, f disk.File, data []byte, version int16) (*fet
 			r := &somewhere{}
 			p.RecordBatches = []byte{}
 			for range rng.IntN(3) {
-				n := []int{1, 200, inlineRecords, inlineRecords + 1, 100_000, 3 << 20}[rng.IntN(6)]
+				n := []int{1, 200, inlineRecords, inlineRecords + 1, 100_000, 3<<20 + 5}[rng.IntN(6)]
 				at := rng.IntN(len(data) - n)
 				g := fetch.Region{Len: int64(n)}
 				if rng.IntN(3) == 0 {

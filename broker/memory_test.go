@@ -263,3 +263,19 @@ func TestALargeFrameIsChargedAsItComes(t *testing.T) {
 		}
 	})
 }
+
+// TestMediumRequestsLeaveRoomForSmallOnes: however many batches come, a heartbeat
+// has room.
+func TestMediumRequestsLeaveRoomForSmallOnes(t *testing.T) {
+	m := newMemory(64 * mib)
+	for range 100 {
+		medium := m.begin(mib)
+		medium.try(mib)
+	}
+	if m.used > m.mediumEnd || m.used < m.mediumEnd-mib {
+		t.Errorf("medium requests have %d bytes of %d", m.used, m.mediumEnd)
+	}
+	if small := m.begin(smallFrame); !small.try(smallFrame) {
+		t.Error("a request of 64 KiB waits for those of 1 MiB")
+	}
+}
