@@ -21,18 +21,23 @@ func (m *Manager) housekeeping() {
 		case <-m.ctx.Done():
 			return
 		case <-t.C:
-			now := m.cfg.Now()
-			pressed := m.cfg.Pressed != nil && m.cfg.Pressed()
-			m.Each(func(p *Partition) {
-				if err := p.keepHouse(now, m.cfg.Archive != nil, pressed); err != nil {
-					p.logger.Warn("housekeeping failed", "event", "housekeeping_failed", "err", err)
-				}
-			})
+			m.keepHouse(m.cfg.Now())
 		}
 	}
 }
 
-func (p *Partition) keepHouse(now time.Time, archived, pressed bool) error {
+func (m *Manager) keepHouse(now time.Time) {
+	_, keep := m.cfg.Cluster.SafeMode()
+	pressed := m.cfg.Pressed != nil && m.cfg.Pressed()
+	m.Each(func(p *Partition) {
+		if err := p.keepHouse(now, m.cfg.Archive != nil, pressed, keep); err != nil {
+			p.logger.Warn("housekeeping failed", "event", "housekeeping_failed", "err", err)
+		}
+	})
+}
+
+// keepHouse does what is due. keep says that nothing is to be deleted (SAFETY 17).
+func (p *Partition) keepHouse(now time.Time, archived, pressed, keep bool) error {
 	if _, leading := p.Leadership(); !leading || p.dir.Err() != nil {
 		return nil
 	}
@@ -45,6 +50,9 @@ func (p *Partition) keepHouse(now time.Time, archived, pressed bool) error {
 		if s := p.log.Segments(); pressed && cfg.RemoteEnabled && len(s) > 0 && s[len(s)-1].Bytes >= pressedRoll {
 			return p.log.Roll()
 		}
+		return nil
+	}
+	if keep {
 		return nil
 	}
 	if cfg.CleanupDelete() {

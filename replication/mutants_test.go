@@ -80,7 +80,7 @@ func TestMutants(t *testing.T) {
 			continue
 		}
 		for _, r`, "TestAbsenceIsNeverDeletion")
-	m.Catch("16 only a tombstone removes a stray", "open.go", `if im.Tombstoned(id) {`, `if true {`, "TestAbsenceIsNeverDeletion")
+	m.Catch("16 only a tombstone removes a stray", "open.go", `if im.Tombstoned(id) && !keep {`, `if true {`, "TestAbsenceIsNeverDeletion")
 	m.Catch("16 what is absent is not gone", "manager.go", `if held || !m.cfg.Cluster.Image().Tombstoned(id) {`, `if held {`, "TestAbsenceIsNeverDeletion")
 	m.Catch("16 nothing is led in safe mode", "open.go", `on := m.cfg.Cluster.SafeMode(); on {`, `on := m.cfg.Cluster.SafeMode(); on && false {`, "TestSafeModeElectsNothing")
 
@@ -120,4 +120,5 @@ func TestMutants(t *testing.T) {
 `, `	return m.cfg.Cluster.Image().TopicConfig(r.tp.Topic)
 `, "TestATopicMayVanish")
 	m.Catch("2 a log's clean mark is of the process just before", "open.go", `Clean: r.dir.Clean, Incarnation: r.dir.Meta.Incarnation,`, `Clean: r.dir.Clean,`, "TestAFolderOfAnOlderTimeIsNotBelieved")
+	m.Catch("17 safe mode deletes nothing", "housekeeping.go", `_, keep := m.cfg.Cluster.SafeMode()`, `keep := false`, "TestSafeModeDeletesNothing")
 }

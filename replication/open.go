@@ -278,6 +278,7 @@ func lastEpoch(l *commitlog.Log) int32 {
 // tombstone explains. They are left alone: absence is never deletion (SAFETY 16).
 func (m *Manager) reportStrays() {
 	im := m.cfg.Cluster.Image()
+	_, keep := m.cfg.Cluster.SafeMode()
 	for _, d := range m.cfg.Dirs {
 		entries, err := d.FS.ReadDir(filepath.Join(d.Path, logFolder))
 		if err != nil {
@@ -293,7 +294,7 @@ func (m *Manager) reportStrays() {
 				continue
 			}
 			dir := filepath.Join(d.Path, logFolder, e.Name())
-			if im.Tombstoned(id) {
+			if im.Tombstoned(id) && !keep {
 				if err := d.FS.RemoveAll(dir); err != nil {
 					m.logger.Error("deleted topic's folder stays", "event", "partition_remove_failed", "dir", dir, "err", err)
 				}

@@ -214,7 +214,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	cfg := *p.Config()
 	cfg.RetentionMs = 998_000 // records stamped below 2000 are too old
 	p.setConfig(&cfg)
-	if err := p.keepHouse(now, false, false); err != nil {
+	if err := p.keepHouse(now, false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	st := p.State()
@@ -223,7 +223,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	}
 	cfg.RetentionMs, cfg.RetentionBytes = -1, 8192
 	p.setConfig(&cfg)
-	if err := p.keepHouse(now, false, false); err != nil {
+	if err := p.keepHouse(now, false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	if st := p.State(); st.LocalBytes < 8192 || st.LocalBytes > 3*8192 {
@@ -231,7 +231,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	}
 	cfg.RetentionBytes = 0
 	p.setConfig(&cfg)
-	if err := p.keepHouse(now, false, false); err != nil {
+	if err := p.keepHouse(now, false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	if segs, start := p.log.Segments(), p.State().LogStart; len(segs) != 1 || segs[0].Base != start || segs[0].Bytes == 0 {
@@ -240,7 +240,7 @@ func TestRetentionTakesWholeOldSegments(t *testing.T) {
 	cfg.RetentionBytes, cfg.RetentionMs = -1, 0
 	p.setConfig(&cfg)
 	for range 2 {
-		if err := p.keepHouse(now, false, false); err != nil {
+		if err := p.keepHouse(now, false, false, false); err != nil {
 			t.Fatal(err)
 		}
 	}

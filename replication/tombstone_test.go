@@ -3,6 +3,7 @@ package replication
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/metadata"
@@ -114,6 +115,37 @@ func TestSafeModeElectsNothing(t *testing.T) {
 	}
 	c.on.Store(false)
 	b.produce(b.part(id, 0), 1)
+	b.stop(false)
+}
+
+// TestSafeModeDeletesNothing: what retention would take stays until the metadata is
+// believed again (SAFETY 17).
+func TestSafeModeDeletesNothing(t *testing.T) {
+	c := &unsafe{cluster: &cluster{epochs: map[metadata.TopicID]int32{}}}
+	c.show(images()[1])
+	b := newBroker(t, disk.NewSim(1))
+	b.tune = func(cfg *Config) { cfg.Cluster = c }
+	b.start()
+	p := b.part(images()[1].Topics()[0].ID, 0)
+	for range 3 {
+		b.produce(p, 1)
+		if err := p.log.Roll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expires := *p.Config()
+	expires.Delete, expires.RetentionBytes = true, 0
+	p.setConfig(&expires)
+	c.on.Store(true)
+	b.Manager.keepHouse(time.Now())
+	if p.log.Start() != 0 || p.log.LocalStart() != 0 {
+		t.Fatalf("log start %d, local start %d in safe mode", p.log.Start(), p.log.LocalStart())
+	}
+	c.on.Store(false)
+	b.Manager.keepHouse(time.Now())
+	if p.log.LocalStart() == 0 {
+		t.Fatal("nothing went after it")
+	}
 	b.stop(false)
 }
 

@@ -362,6 +362,9 @@ func (ar *Archive) work(ctx context.Context, cfg *metadata.TopicConfig, now time
 		{scrubbing, func() error { return ar.scrubAndPlan(ctx, now) }},
 	} {
 		// What a scrub said stands until the next one.
+		if w.job != uploading && ar.a.keepAll() {
+			continue
+		}
 		if held(w.job) || w.job == scrubbing && !all && now.Before(ar.scrubAt) {
 			continue
 		}
@@ -384,6 +387,9 @@ func (ar *Archive) work(ctx context.Context, cfg *metadata.TopicConfig, now time
 	ar.tried(beginning, nil)
 	return errors.Join(errs...)
 }
+
+// keepAll says that nothing is deleted now.
+func (a *Archiver) keepAll() bool { return a.cfg.KeepAll != nil && a.cfg.KeepAll() }
 
 // scrubAndPlan scrubs and says when to do so again.
 func (ar *Archive) scrubAndPlan(ctx context.Context, now time.Time) error {
@@ -419,6 +425,9 @@ func (ar *Archive) check() error {
 
 // withoutHead does what retention asks of a partition with nothing in the bucket.
 func (ar *Archive) withoutHead(cfg *metadata.TopicConfig, now time.Time) error {
+	if ar.a.keepAll() {
+		return nil
+	}
 	if err := ar.raiseExpired(cfg, now, nil); err != nil {
 		return err
 	}

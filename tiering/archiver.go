@@ -38,6 +38,9 @@ type Config struct {
 	// Pressed says that the disk fills up: what the bucket covers then leaves it
 	// whatever local retention says. Nil is never.
 	Pressed func() bool
+	// KeepAll says that nothing is to be deleted now, here or in the bucket, because
+	// what is known of the cluster cannot be trusted (SAFETY 17). Nil is never.
+	KeepAll func() bool
 
 	Concurrency    int           // passes at once; default 4
 	BytesPerSecond int64         // upload rate of the broker; 0 is no bound

@@ -108,4 +108,5 @@ func TestMutants(t *testing.T) {
 	m.Catch("a pass ends with the leadership", "archive.go", `	if ar.ctx.Err() != nil {
 		ar.unlock()`, `	if false {
 		ar.unlock()`, "TestResignIsTheEnd")
+	m.Catch("17 safe mode deletes nothing", "archive.go", `if w.job != uploading && ar.a.keepAll() {`, `if false {`, "TestSafeModeKeepsAll")
 }

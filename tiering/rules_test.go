@@ -446,3 +446,36 @@ func TestWithoutChecksumsLengthAndETagDecide(t *testing.T) {
 		})
 	}
 }
+
+// TestSafeModeKeepsAll: while the metadata is not believed nothing goes, neither here
+// nor in the bucket, whatever the topic's configuration says; uploads go on (SAFETY 17).
+func TestSafeModeKeepsAll(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		keep := true
+		w.tune = func(c *Config) { c.KeepAll = func() bool { return keep } }
+		l := w.lead()
+		w.fill(20)
+		l.settle()
+		w.cfg.LocalRetentionMs, w.cfg.RetentionMs = 0, 1
+		w.fill(20)
+		for range 10 {
+			time.Sleep(time.Hour)
+			l.run()
+		}
+		h := w.head()
+		if w.log.LocalStart() != 0 || w.log.Start() != 0 || h.Start() != 0 || len(h.Graves) != 0 {
+			t.Fatalf("log start %d, local start %d, the bucket begins at %d with %d graves", w.log.Start(), w.log.LocalStart(), h.Start(), len(h.Graves))
+		}
+		if segs := w.log.Segments(); h.End < segs[len(segs)-1].Base {
+			t.Fatalf("uploads stopped at %d", h.End)
+		}
+		keep = false
+		for range 3 {
+			time.Sleep(time.Hour)
+			l.run()
+		}
+		if w.log.Start() == 0 || w.log.LocalStart() == 0 {
+			t.Fatal("nothing goes after it")
+		}
+	})
+}
