@@ -80,7 +80,7 @@ func TestMutants(t *testing.T) {
 			continue
 		}
 		for _, r`, "TestAbsenceIsNeverDeletion")
-	m.Catch("16 only a tombstone removes a stray", "open.go", `if im.Tombstoned(id) && !keep {`, `if true {`, "TestAbsenceIsNeverDeletion")
+	m.Catch("16 only a tombstone removes a stray", "open.go", `if im.Tombstoned(id) && !keep {`, `if !keep {`, "TestAbsenceIsNeverDeletion")
 	m.Catch("16 what is absent is not gone", "manager.go", `if held || !m.cfg.Cluster.Image().Tombstoned(id) {`, `if held {`, "TestAbsenceIsNeverDeletion")
 	m.Catch("16 nothing is led in safe mode", "open.go", `on := m.cfg.Cluster.SafeMode(); on {`, `on := m.cfg.Cluster.SafeMode(); on && false {`, "TestSafeModeElectsNothing")
 
