@@ -46,7 +46,9 @@ func (im *Image) checkStaticPolicy() error {
 }
 
 // rememberCompacted notes of every topic that follows l that it has been compacted,
-// if that is what l says: such a topic never tiers, whatever the policy becomes.
+// if that is what l says: such a topic never tiers, whatever the policy becomes. It is
+// called after each change of l and at every start, which makes up for a crash in
+// between.
 func (c *Client) rememberCompacted(ctx context.Context, l layers) error {
 	if !l.compacts() {
 		return nil

@@ -218,7 +218,7 @@ func typed(get func(name string) (string, ConfigSource), t *topicValue) *TopicCo
 
 	// A broker's default can make a topic compacted behind the back of its own
 	// remote.storage.enable, which nothing has refused then (SAFETY 15).
-	c.RemoteEnabled = remoteEnabled(get, t, c.Compact) && !c.Compact
+	c.RemoteEnabled = remoteEnabled(get, t) && !c.Compact
 	c.RemoteCopy = c.RemoteEnabled && !boolean("remote.log.copy.disable")
 	c.RemoteRead = c.RemoteEnabled || t.EverTiered
 	age, src := get("segment.ms")
@@ -237,13 +237,13 @@ func typed(get func(name string) (string, ConfigSource), t *topicValue) *TopicCo
 }
 
 // remoteEnabled resolves remote.storage.enable. The default was fixed when the
-// topic was made, and never applies to what is or was compacted (SAFETY 15).
-func remoteEnabled(get func(string) (string, ConfigSource), t *topicValue, compact bool) bool {
+// topic was made, and never applies to what was compacted (SAFETY 15).
+func remoteEnabled(get func(string) (string, ConfigSource), t *topicValue) bool {
 	v, src := get("remote.storage.enable")
 	if src == SourceDynamicTopic {
 		return v == "true"
 	}
-	return t.Remote && !compact && !t.EverCompacted
+	return t.Remote && !t.EverCompacted
 }
 
 // localRetention is the lesser of the two where -1 is no bound; -2 is the total.

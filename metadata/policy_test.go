@@ -45,6 +45,16 @@ func TestABrokersPolicyCompactsNothingTiered(t *testing.T) {
 				}
 			}
 		}
+		// A broker that hides it does not make it another's.
+		if err := alterBroker(t, c, 1, "log.cleanup.policy", "delete"); err != nil {
+			t.Fatal(err)
+		}
+		if err := alterBroker(t, c, -1, "log.cleanup.policy", "compact"); !errors.Is(err, metadata.ErrInvalidConfig) {
+			t.Errorf("behind a broker's own: %v", err)
+		}
+		if err := alterBroker(t, c, 1, "log.cleanup.policy", ""); err != nil {
+			t.Fatal(err)
+		}
 		// Tiering that is switched off leaves the bucket as it is.
 		for _, kv := range [][2]string{{"remote.log.delete.on.disable", "true"}, {"remote.storage.enable", "false"}} {
 			if err := alterTopic(t, c, kv[0], kv[1]); err != nil {
@@ -88,6 +98,21 @@ func TestABrokersPolicyCompactsNothingTiered(t *testing.T) {
 		if err := alterBroker(t, c, 1, "log.cleanup.policy", ""); !errors.Is(err, metadata.ErrInvalidConfig) {
 			t.Fatalf("a static policy came to light: %v", err)
 		}
+		c.Close()
+		// A dynamic one that got in all the same keeps no broker from starting: how
+		// else would it be changed?
+		st := s.Open()
+		defer st.Close()
+		is := must[metadata.Entry](t)(st.Get(t.Context(), "config.broker.1"))
+		was := strings.Replace(string(is.Value), `"delete"`, `"compact"`, 1)
+		must[uint64](t)(st.Update(t.Context(), is.Key, []byte(strings.Replace(was, `"ver":`, `"ver":9`, 1)), is.Revision))
+		c = open(t, s, 1)
+		if cfg := c.Image().TopicConfig("t"); !cfg.Compact || cfg.RemoteEnabled || !cfg.RemoteRead {
+			t.Fatalf("%+v", cfg)
+		}
+		if err := alterBroker(t, c, 1, "log.cleanup.policy", ""); err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 
@@ -110,6 +135,7 @@ func TestOnceCompactedIsRemembered(t *testing.T) {
 		"altered":        {configs: map[string]string{}, steps: []func(*testing.T, *metadata.Client) error{set("cleanup.policy", "compact"), set("cleanup.policy", "delete")}},
 		"made so":        {configs: map[string]string{"cleanup.policy": "compact"}, steps: []func(*testing.T, *metadata.Client) error{set("cleanup.policy", "delete")}},
 		"cluster-wide":   {configs: map[string]string{"remote.storage.enable": "false"}, steps: []func(*testing.T, *metadata.Client) error{broker(-1, "compact"), broker(-1, "delete")}},
+		"by others":      {configs: map[string]string{"remote.storage.enable": "false"}, steps: []func(*testing.T, *metadata.Client) error{broker(1, "delete"), broker(-1, "compact"), broker(-1, "delete")}},
 		"by one broker":  {configs: map[string]string{"remote.storage.enable": "false"}, steps: []func(*testing.T, *metadata.Client) error{broker(1, "compact"), broker(1, "")}},
 		"by its process": {configs: map[string]string{"remote.storage.enable": "false"}, static: "compact"},
 	} {

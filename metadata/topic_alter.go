@@ -246,11 +246,7 @@ func (c *Client) alterBroker(ctx context.Context, node int32, validateOnly bool,
 	if validateOnly {
 		return apply(&configRecord{Configs: c.Image().configs[key].configs}, true)
 	}
-	// What is compacted now is remembered before that can end.
-	err := c.rememberCompacted(ctx, c.Image().layers)
-	if err == nil {
-		err = change(ctx, c, key, apply)
-	}
+	err := change(ctx, c, key, apply)
 	for _, l := range []layers{set, next} {
 		if err == nil {
 			err = c.rememberCompacted(ctx, l)
