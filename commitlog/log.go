@@ -119,6 +119,7 @@ type SegmentInfo struct {
 	Bytes       int64
 	MaxTs       int64
 	Sealed      bool
+	Damaged     bool      // VerifySealed found other bytes than were written
 	FirstAppend time.Time // when its first batch was appended; zero when empty
 }
 

@@ -470,6 +470,32 @@ func TestReadersKeepDeletedBytes(t *testing.T) {
 	}
 }
 
+// TestNothingIsSeenBeforeItIsWritten looks at the log in the middle of each write to
+// a segment: its end and its size are those of what is there.
+func TestNothingIsSeenBeforeItIsWritten(t *testing.T) {
+	s := disk.NewSim(8)
+	s.MkdirAll("/p", 0o755)
+	l, _ := open(t, s, "/p")
+	var written int64 // records
+	looked := 0
+	s.FailOn(func(op, name string) error {
+		if op == "write" && strings.HasSuffix(name, ".log") {
+			looked++
+			if l.End() != written || l.active().end.Load() != written {
+				t.Errorf("the log ends at %d, its segment at %d, %d records are written", l.End(), l.active().end.Load(), written)
+			}
+		}
+		return nil
+	})
+	for i := range 200 {
+		mustAppend(t, l, 1, batch(i, 3))
+		written += 3
+	}
+	if s.FailOn(nil); looked != 200 {
+		t.Fatalf("looked %d times", looked)
+	}
+}
+
 // TestReadersKeepTheirFiles: a bound on open files closes none that somebody reads.
 func TestReadersKeepTheirFiles(t *testing.T) {
 	l, _ := open(t, disk.OS(), t.TempDir(), func(c *Config) { c.Flusher.Files = NewFiles(2) })

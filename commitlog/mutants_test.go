@@ -48,7 +48,7 @@ func TestMutants(t *testing.T) {
 	s.size.Store(pos + size)
 	l.end.Store(next)
 	if n, err := s.file.WriteAt(buf, pos); err != nil {
-`, "TestReadersSeeOnlyWholeCommittedBatches")
+`, "TestNothingIsSeenBeforeItIsWritten")
 	m.Catch("8 a reader keeps its file open", "segment.go", `if s.refs > 0 || s.file == nil || s.pinned {`, `if s.file == nil || s.pinned {`, "TestReadersKeepTheirFiles")
 	m.Catch("8 nothing above the limit of a read", "read.go", `if first.next > upTo {`, `if false {`, "TestReadsGiveBackTheAppendedBytes|TestReadersSeeOnly")
 	m.Catch("13 deletion stops at the checkpoint", "trim.go", `segs, n = l.deletable(below, l.ckpt.get().segment)`, `segs, n = l.deletable(below, MaxOffset)`, "TestDeletionStopsAtTheCheckpoint")
@@ -109,4 +109,6 @@ func TestMutants(t *testing.T) {
 	m.Catch("KIP-101 an epoch older than all ends where the first begins", "epochs.go", `		return epoch, end
 `, `		return -1, -1
 `, "TestEpochEndsAreKafkas")
+	m.Catch("8 rot is looked for in every batch", "verify.go", `if b == nil || b.BaseOffset() != at ||`, `if b == nil ||`, "TestRotIsFound")
+	m.Catch("8 and in epochs", "verify.go", ` || l.EpochAt(at) >= 0 && l.EpochAt(at) != b.LeaderEpoch() {`, ` {`, "TestRotIsFound")
 }

@@ -27,6 +27,7 @@ type segment struct {
 	maxTsOffset atomic.Int64 // last offset of the batch that holds it
 	firstAppend atomic.Int64 // unix ms, 0 while empty
 	sealed      atomic.Bool
+	damaged     atomic.Bool // VerifySealed found other bytes than were written
 
 	idx index
 
@@ -54,7 +55,7 @@ func snapshotName(base int64) string { return fmt.Sprintf("%020d.snapshot", base
 func (s *segment) path() string { return filepath.Join(s.dir, logName(s.base)) }
 
 func (s *segment) info() SegmentInfo {
-	i := SegmentInfo{Base: s.base, End: s.end.Load(), Bytes: s.size.Load(), MaxTs: s.maxTs.Load(), Sealed: s.sealed.Load()}
+	i := SegmentInfo{Base: s.base, End: s.end.Load(), Bytes: s.size.Load(), MaxTs: s.maxTs.Load(), Sealed: s.sealed.Load(), Damaged: s.damaged.Load()}
 	if ms := s.firstAppend.Load(); ms != 0 {
 		i.FirstAppend = time.UnixMilli(ms)
 	}

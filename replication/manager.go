@@ -77,6 +77,10 @@ type Config struct {
 	// Pressed says that the disk fills up, and active segments of tiered topics
 	// are to be rolled so that they can go to the bucket. Nil is never.
 	Pressed func() bool
+	// ScrubEvery is how long a look at all sealed segments takes at least, and
+	// ScrubBytes how much of them is read a second at most; 0 are a day and 4 MiB.
+	ScrubEvery time.Duration
+	ScrubBytes int64
 	// HousekeepingEvery is how often segments are rolled by time and local
 	// retention runs; 0 is one second.
 	HousekeepingEvery time.Duration
@@ -125,6 +129,12 @@ func NewManager(cfg Config) (*Manager, error) {
 	if len(cfg.Dirs) == 0 {
 		return nil, errors.New("replication needs a data dir")
 	}
+	if cfg.ScrubEvery == 0 {
+		cfg.ScrubEvery = 24 * time.Hour
+	}
+	if cfg.ScrubBytes == 0 {
+		cfg.ScrubBytes = 4 << 20
+	}
 	if cfg.HousekeepingEvery == 0 {
 		cfg.HousekeepingEvery = time.Second
 	}
@@ -142,7 +152,7 @@ func NewManager(cfg Config) (*Manager, error) {
 func (m *Manager) Start(ctx context.Context) error {
 	poke := make(chan struct{}, 1)
 	unsubscribe := m.cfg.Cluster.Subscribe(poke)
-	m.wg.Add(2)
+	m.wg.Add(3)
 	go func() {
 		defer m.wg.Done()
 		defer unsubscribe()
@@ -160,6 +170,10 @@ func (m *Manager) Start(ctx context.Context) error {
 	go func() {
 		defer m.wg.Done()
 		m.housekeeping()
+	}()
+	go func() {
+		defer m.wg.Done()
+		m.scrubbing()
 	}()
 	select {
 	case <-m.firstImage:

@@ -121,4 +121,6 @@ func TestMutants(t *testing.T) {
 `, "TestATopicMayVanish")
 	m.Catch("2 a log's clean mark is of the process just before", "open.go", `Clean: r.dir.Clean, Incarnation: r.dir.Meta.Incarnation,`, `Clean: r.dir.Clean,`, "TestAFolderOfAnOlderTimeIsNotBelieved")
 	m.Catch("17 safe mode deletes nothing", "housekeeping.go", `_, keep := m.cfg.Cluster.SafeMode()`, `keep := false`, "TestSafeModeDeletesNothing")
+	m.Catch("8 a damaged segment is said", "scrub.go", `next, err := p.log.VerifySealed(ctx, base, pace)`, `next, err := int64(-1), error(nil)
+			_ = pace`, "TestASealedSegmentThatRotsIsSaid")
 }

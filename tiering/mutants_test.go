@@ -109,4 +109,6 @@ func TestMutants(t *testing.T) {
 		ar.unlock()`, `	if false {
 		ar.unlock()`, "TestResignIsTheEnd")
 	m.Catch("17 safe mode deletes nothing", "archive.go", `if w.job != uploading && ar.a.keepAll() {`, `if false {`, "TestSafeModeKeepsAll")
+	m.Catch("8 a damaged segment is left to the bucket", "retention.go", `s.End <= damaged || `, `s.End < damaged-1<<40 || `, "TestADamagedSegmentGoes")
+	m.Catch("8 what is damaged is not uploaded", "format/segment.go", `b.CheckCRC()`, `error(nil)`, "TestADamagedSegmentGoes")
 }

@@ -229,7 +229,8 @@ func segmentExpired(s commitlog.SegmentInfo, retentionMs int64, now time.Time) b
 
 // deletableLocally is the offset below which whole local segments may go: past
 // local retention and in the bucket, as far as memory knows, or below the log
-// start. It is the local start while the object that would go next reaches further
+// start. A damaged segment goes as soon as the bucket has what it held, and with it
+// what lies before: readers get the bucket's copy. It is the local start while the object that would go next reaches further
 // than that.
 func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h *format.Head) int64 {
 	logStart, localStart, _ := ar.src.Offsets()
@@ -243,11 +244,17 @@ func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h 
 	}
 	pressed := ar.a.cfg.Pressed != nil && ar.a.cfg.Pressed()
 	below, unneeded := localStart, localStart
+	damaged := localStart // what ends here or below goes for the sake of a damaged segment
+	for _, s := range segs {
+		if s.Damaged {
+			damaged = s.End
+		}
+	}
 	for _, s := range segs {
 		if !s.Sealed {
 			break
 		}
-		expired := s.End <= tiered && (pressed || segmentExpired(s, cfg.LocalRetentionMs, now) || cfg.LocalRetentionBytes >= 0 && total-s.Bytes >= cfg.LocalRetentionBytes)
+		expired := s.End <= tiered && (pressed || s.End <= damaged || segmentExpired(s, cfg.LocalRetentionMs, now) || cfg.LocalRetentionBytes >= 0 && total-s.Bytes >= cfg.LocalRetentionBytes)
 		if s.End > logStart && !expired {
 			break
 		}

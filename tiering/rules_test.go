@@ -2,11 +2,16 @@ package tiering
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/objectstore"
 	"github.com/firnlog/firn/objectstore/faulty"
 	"github.com/firnlog/firn/record"
@@ -478,4 +483,57 @@ func TestSafeModeKeepsAll(t *testing.T) {
 			t.Fatal("nothing goes after it")
 		}
 	})
+}
+
+// rot changes a byte of a sealed segment on the disk, and has the log look.
+func (w *world) rot(seg commitlog.SegmentInfo) {
+	w.t.Helper()
+	f, err := os.OpenFile(filepath.Join(w.log.Dir(), fmt.Sprintf("%020d.log", seg.Base)), os.O_RDWR, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	f.ReadAt(b, seg.Bytes-1)
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, seg.Bytes-1); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.log.VerifySealed(context.Background(), seg.Base, func(context.Context, int64) error { return nil }); !errors.Is(err, commitlog.ErrDamaged) {
+		w.t.Fatalf("%v, want damage", err)
+	}
+}
+
+// TestADamagedSegmentGoesWhenTheBucketHasIt: readers get the bucket's copy, whatever
+// local retention says. One that the bucket does not have is neither uploaded nor
+// deleted (SAFETY 8, 13).
+func TestADamagedSegmentGoesWhenTheBucketHasIt(t *testing.T) {
+	for _, uploaded := range []bool{true, false} {
+		in(t, func(t *testing.T, w *world) {
+			w.fill(30)
+			l := w.lead()
+			if uploaded {
+				l.settle()
+			}
+			seg := w.log.Segments()[1]
+			if !seg.Sealed {
+				t.Fatal("nothing is sealed")
+			}
+			w.rot(seg)
+			for range 5 {
+				time.Sleep(time.Minute)
+				l.pass()
+			}
+			local := w.log.LocalStart()
+			if uploaded && local < seg.End {
+				t.Fatalf("local start %d, the damaged segment ends at %d", local, seg.End)
+			}
+			if h := w.head(); !uploaded && (local != 0 || h != nil && h.End > seg.Base) {
+				t.Fatalf("local start %d, the bucket has %+v", local, h)
+			}
+			if uploaded {
+				w.check()
+			}
+		})
+	}
 }
