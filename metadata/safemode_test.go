@@ -206,3 +206,26 @@ func TestTombstonesStayForDays(t *testing.T) {
 		}
 	})
 }
+
+// TestAnotherKeyMakesUpForNone (SAFETY 16): the store lost a key, and has as many as
+// before once another is made. Safe mode goes on.
+func TestAnotherKeyMakesUpForNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewServer(1, time.Now)
+		c := open(t, s, 1)
+		topic := newTopic(t, c, "t", 1)
+		newTopic(t, c, "u", 1)
+		s.LoseKey("topics.t")
+		awaitSafeMode(t, c, true)
+		st := s.Open()
+		defer st.Close()
+		must[uint64](t)(st.Update(t.Context(), "hints.other", nil, 0))
+		time.Sleep(2 * time.Minute)
+		if _, on := c.SafeMode(); !on {
+			t.Fatal("safe mode ended though a topic is lost")
+		}
+		if _, ok := c.Image().TopicByID(topic.ID); !ok {
+			t.Fatal("absence became deletion")
+		}
+	})
+}
