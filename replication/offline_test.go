@@ -75,6 +75,7 @@ func TestAWaitAfterAFailedSyncEndsAtOnce(t *testing.T) {
 	if err := p.log.Sync(t.Context()); err == nil {
 		t.Fatal("the sync did not fail")
 	}
+	_ = p.log.Close(false) // returns when all who waited until now have heard
 	if err := p.WaitCommitted(soon(t), a); !errors.Is(err, ErrOffline) {
 		t.Fatalf("the wait ended with %v", err)
 	}
