@@ -281,6 +281,31 @@ func TestDeposedCoordinatorLetsGo(t *testing.T) {
 	})
 }
 
+// TestALaterEpochIsAnotherLeadership begins one without an end of the one before: a
+// commit of that is refused, and the new one reads the log.
+func TestALaterEpochIsAnotherLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		c := w.coordinator()
+		defer c.Close()
+		await(t, c.Commit(commitOf("g", "t", 0, 1)))
+		l := w.log(0)
+		l.mu.Lock()
+		l.epoch++
+		l.mu.Unlock()
+		if r := await(t, c.Commit(commitOf("g", "t", 0, 2))); !errors.Is(r.Err, ErrNotCoordinator) {
+			t.Fatalf("%+v", r)
+		}
+		w.ready(c)
+		if r := await(t, c.Fetch("g", []string{"t"}, []int32{0}, false)); r.Offsets[0].Offset != 1 {
+			t.Fatalf("%+v", r)
+		}
+		if r := await(t, c.Commit(commitOf("g", "t", 0, 3))); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	})
+}
+
 // TestOffsetsExpire checks retention: an empty group's offsets go a while after it
 // became empty, those of a group without members after their commit, and a client's
 // own retention counts.
@@ -403,6 +428,53 @@ func TestDeletedTopicTakesItsOffsets(t *testing.T) {
 		c = w.coordinator()
 		synctest.Wait()
 		want("a c")
+	})
+}
+
+// TestOnlyATombstoneTakesOffsets (SAFETY 16): offsets of a topic that is not there
+// stay, and so do those that name a topic only by its name and are later than the
+// tombstone of that name.
+func TestOnlyATombstoneTakesOffsets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		c := w.coordinator()
+		defer c.Close()
+		commit := func(topic string, id [16]byte) {
+			t.Helper()
+			r := commitOf("g", topic, 0, 7)
+			r.Offsets[0].TopicID = id
+			if got := await(t, c.Commit(r)); got.Err != nil {
+				t.Fatal(got.Err)
+			}
+		}
+		drop := func(topic string) {
+			t.Helper()
+			if err := w.meta.DeleteTopic(t.Context(), topic, w.topic(topic).ID); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+		}
+		want := func(topics string) {
+			t.Helper()
+			var got []string
+			for _, o := range await(t, c.Fetch("g", nil, nil, true)).Offsets {
+				got = append(got, o.Topic)
+			}
+			if strings.Join(got, " ") != topics {
+				t.Fatalf("offsets of %v, want %s", got, topics)
+			}
+		}
+		commit("elsewhere", [16]byte{9})
+		commit("a", [16]byte{})
+		drop("a")
+		want("elsewhere")
+		time.Sleep(time.Second)
+		commit("a", [16]byte{})
+		drop("b")
+		time.Sleep(w.lim.RetentionCheck + time.Second) // a sweep looks at all tombstones again
+		synctest.Wait()
+		want("a elsewhere")
 	})
 }
 

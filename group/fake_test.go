@@ -36,6 +36,7 @@ type fakeLog struct {
 	held       chan struct{}
 	failAppend error
 	failWait   error
+	failRolled error // what appends fail with once a segment was rolled
 	steps      int
 	crashAt    int // 0: never
 	dead       bool
@@ -182,6 +183,9 @@ func (l *fakeLog) MaxBatchBytes() int { return l.maxBatch }
 func (l *fakeLog) Roll() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.failRolled != nil {
+		l.failAppend = l.failRolled
+	}
 	return l.stepLocked()
 }
 

@@ -57,6 +57,12 @@ func crashOnce(t *testing.T, power bool, crashAt int) (survived bool) {
 	}
 	note := make([]byte, 4000)
 	for step := range 60 {
+		l.mu.Lock()
+		dead := l.dead
+		l.mu.Unlock()
+		if dead {
+			break // what is asked for now cannot be in the log
+		}
 		tp := topicPartition{"t", int32(rng.IntN(5))}
 		e := offsets[tp]
 		if e == nil {
@@ -222,6 +228,43 @@ func TestFailedSnapshotIsHarmless(t *testing.T) {
 			t.Fatalf("offset %d", got)
 		}
 		c.Close()
+	})
+}
+
+// TestAFailedSnapshotTrimsNothing lets commits into the journal and no snapshot: what
+// was to be repeated is only where it was.
+func TestAFailedSnapshotTrimsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.garbage = 2 << 10
+		l := w.log(0)
+		l.failRolled = errors.New("disk full")
+		c := w.coordinator()
+		tried := 0
+		for i := range int64(100) {
+			if r := await(t, c.Commit(commitOf("g", "t", int32(i%5), i))); r.Err != nil {
+				t.Fatalf("commit %d: %v", i, r.Err)
+			}
+			synctest.Wait() // a snapshot comes after the answer
+			l.mu.Lock()
+			if l.failAppend != nil {
+				tried++
+			}
+			l.failAppend = nil
+			l.mu.Unlock()
+		}
+		c.Close()
+		if tried == 0 || l.trims != 0 {
+			t.Fatalf("%d snapshots were tried and the log was trimmed %d times", tried, l.trims)
+		}
+		w.setLog(0, l.survivor(false, nil))
+		c = w.coordinator()
+		defer c.Close()
+		for p := range int64(5) {
+			if got := await(t, c.Fetch("g", []string{"t"}, []int32{int32(p)}, false)).Offsets[0].Offset; got != 95+p {
+				t.Errorf("partition %d is at %d", p, got)
+			}
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"github.com/firnlog/firn/internal/disk"
 	"github.com/firnlog/firn/metadata"
 	"github.com/firnlog/firn/metadata/memory"
+	"github.com/firnlog/firn/record"
 	"github.com/firnlog/firn/replication"
 )
 
@@ -36,7 +38,7 @@ func start(t testing.TB, store *memory.Server, path string, durability string) *
 	return startOn(t, disk.OS(), store, path, map[string]string{"firn.durability": durability})
 }
 
-func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, static map[string]string) *realNode {
+func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, static map[string]string, more ...func(*replication.Config)) *realNode {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -55,7 +57,11 @@ func startOn(t testing.TB, fsys disk.FS, store *memory.Server, path string, stat
 	must(err)
 	must(n.dir.Adopt(n.meta.Image().ClusterID()))
 	must(n.meta.RegisterBroker(ctx, metadata.Broker{Node: 1, Incarnation: n.dir.Meta.Incarnation, DirIDs: []string{n.dir.Meta.DirID}, Endpoints: []metadata.Endpoint{{Name: "P", Host: "h", Port: 9092, Protocol: "PLAINTEXT"}}}))
-	n.manager, err = replication.NewManager(replication.Config{Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, NodeID: 1, Now: time.Now, Logger: logger, Flusher: n.flusher})
+	cfg := replication.Config{Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, NodeID: 1, Now: time.Now, Logger: logger, Flusher: n.flusher}
+	for _, f := range more {
+		f(&cfg)
+	}
+	n.manager, err = replication.NewManager(cfg)
 	must(err)
 	must(n.manager.Start(ctx))
 	n.Coordinator, err = New(Config{
@@ -248,6 +254,30 @@ func TestTrimWaitsForTheDisk(t *testing.T) {
 	}
 	if synced := part.Log().SyncedEnd(); synced < end || part.Log().Start() != base || part.Log().LocalStart() != base {
 		t.Fatalf("log start %d, local start %d, synced to %d; want %d, %d, %d", part.Log().Start(), part.Log().LocalStart(), synced, base, base, end)
+	}
+}
+
+// TestCommitsUseTheReserve (SAFETY 22): on a disk that is nearly full producers are
+// refused, and groups still commit what they have read.
+func TestCommitsUseTheReserve(t *testing.T) {
+	n := startOn(t, disk.OS(), memory.NewServer(1, time.Now), t.TempDir(), nil, func(c *replication.Config) {
+		c.Room = func(_ int, protects bool) error {
+			if !protects {
+				return commitlog.ErrNoSpace
+			}
+			return nil
+		}
+	})
+	defer n.stop()
+	committedOK(t, n.Commit(commitOf("g", "t", 1, 9)))
+	part, err := n.manager.ByName(Topic, partitionFor("g", len(n.shards())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := record.NewBuilder(record.NewBatchOptions())
+	b.Append(record.Record{Key: []byte("k")})
+	if _, err := part.Append(b.Build(), replication.AppendOptions{Acks: -1, CurrentEpoch: -1}); !errors.Is(err, commitlog.ErrNoSpace) {
+		t.Fatalf("a producer's append: %v", err)
 	}
 }
 
