@@ -96,7 +96,12 @@ func (p *Partition) EpochEnd(epoch int32) (int32, int64) {
 	case epoch > current:
 		return -1, -1 // nobody has led in it: the caller knows more than we do
 	}
-	return p.log.EpochEnd(epoch)
+	if e, end := p.log.EpochEnd(epoch); e >= 0 || epoch < 0 {
+		return e, end
+	}
+	// Nothing was ever written: the leader's epoch begins at the end, and so an older
+	// one ended there.
+	return epoch, p.log.End()
 }
 
 // DeleteRecords raises the log start to offset, durably, and returns the new

@@ -157,6 +157,21 @@ func TestEpochEndsAreThoseOfTheLog(t *testing.T) {
 	}
 }
 
+// TestAnEmptyLogEndsEveryOlderEpoch at its end, as a Kafka leader says: a consumer that
+// stands there since an older epoch goes on, it is not reset.
+func TestAnEmptyLogEndsEveryOlderEpoch(t *testing.T) {
+	p, _ := partition(t, metadata.DurabilityReplicated)
+	p.startLeading(3, 1, 1)
+	for asked, want := range map[int32]struct {
+		epoch int32
+		end   int64
+	}{-1: {-1, -1}, 0: {0, 0}, 2: {2, 0}, 3: {3, 0}, 4: {-1, -1}} {
+		if epoch, end := p.EpochEnd(asked); epoch != want.epoch || end != want.end {
+			t.Errorf("epoch %d ends: (%d, %d), want %+v", asked, epoch, end, want)
+		}
+	}
+}
+
 // TestAWatermarkThatPassesDoesNotAnswerForAnotherEpoch: the waits of epoch 5 are
 // still registered when the watermark passes them in epoch 7 (SAFETY 5). Each way
 // that ends a wait is looked at alone.

@@ -166,7 +166,7 @@ func (n *node) readiness() error {
 	if reason, on := n.meta.SafeMode(); on {
 		return fmt.Errorf("metadata safe mode: %s", reason)
 	}
-	return nil
+	return n.dir.Err() // a disk that failed a sync takes nothing more
 }
 
 // openMetadata starts the embedded store, folds it, and registers this broker.
