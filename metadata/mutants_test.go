@@ -9,7 +9,7 @@ import (
 // TestMutants: the numbers are those of docs/SAFETY.md.
 func TestMutants(t *testing.T) {
 	m := mutation.Of(t)
-	m.Catch("2 another incarnation has not earned the place", "partition_lead.go", `if i >= 0 && cur.ISR[i].Incarnation != r.Incarnation {`, `if false {`, "TestOnlyAReplicaInSyncLeads")
+	m.Catch("2 another incarnation has not earned the place", "partition_lead.go", `case places[i].Incarnation != r.Incarnation:`, `case places[i].Incarnation > r.Incarnation:`, "TestOnlyAReplicaInSyncLeads")
 	m.Catch("2 an older process does not take over the registration", "registration.go", `return ErrStaleIncarnation`, `return nil`, "TestAStaleIncarnationIsToldToStop")
 	m.Catch("3 a sole replica leads again", "partition_lead.go", `case len(cur.Replicas) == 1:`, `case len(cur.Replicas) == 0:`, "TestASoleReplicaLeadsAgain")
 	m.Catch("4 every leadership is a new epoch", "partition_lead.go", `next.Leader, next.LeaderEpoch = r.Node, epoch+1`, `next.Leader, next.LeaderEpoch = r.Node, max(epoch, 0)`, "TestALostAckIsNotASecondAttempt")

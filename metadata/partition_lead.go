@@ -114,24 +114,37 @@ func elect(im *Image, cur PartitionState, r LeadRequest) (PartitionState, error)
 		next.ISR = []Member{me}
 		for _, n := range cur.Replicas {
 			if b, ok := im.Broker(n); ok && n != r.Node {
-				next.ISR = append(next.ISR, Member{Node: n, Incarnation: b.Incarnation})
+				m := Member{Node: n, Incarnation: b.Incarnation}
+				if len(b.DirIDs) == 1 {
+					m.DirID = b.DirIDs[0]
+				}
+				next.ISR = append(next.ISR, m)
 			}
 		}
-	case cur.InISR(r.Node), len(cur.ISR) == 0 && slices.ContainsFunc(cur.ELR, func(m Member) bool { return m.Node == r.Node }):
-		i := slices.IndexFunc(cur.ISR, func(m Member) bool { return m.Node == r.Node })
-		if i >= 0 && cur.ISR[i].Incarnation != r.Incarnation {
+	default:
+		// Those in sync lead, and if there are none those that were when the last one
+		// left (KIP-966).
+		places := cur.ISR
+		if len(cur.ISR) == 0 {
+			places = cur.ELR
+		}
+		i := slices.IndexFunc(places, func(m Member) bool { return m.Node == r.Node })
+		switch {
+		case i < 0:
+			return cur, fmt.Errorf("broker %d is not in sync: %w", r.Node, ErrNotEligible)
+		case places[i].Incarnation != r.Incarnation:
 			// Another process, perhaps with less data than the one that earned
 			// the place (SAFETY 2).
-			return cur, fmt.Errorf("broker %d was in the ISR with incarnation %d, this is %d: %w", r.Node, cur.ISR[i].Incarnation, r.Incarnation, ErrNotEligible)
+			return cur, fmt.Errorf("broker %d was in sync with incarnation %d, this is %d: %w", r.Node, places[i].Incarnation, r.Incarnation, ErrNotEligible)
+		case places[i].DirID != "" && places[i].DirID != r.DirID:
+			return cur, fmt.Errorf("broker %d was in sync with log dir %s, this is %s: %w", r.Node, places[i].DirID, r.DirID, ErrNotEligible)
 		}
-		if i < 0 {
+		if len(cur.ISR) == 0 {
 			next.ISR, next.ELR = []Member{me}, nil
 			break
 		}
 		next.ISR = slices.Clone(cur.ISR)
 		next.ISR[i] = me
-	default:
-		return cur, fmt.Errorf("broker %d is not in sync: %w", r.Node, ErrNotEligible)
 	}
 	return next, nil
 }
