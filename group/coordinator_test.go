@@ -140,6 +140,35 @@ func TestUnknownOutcomeIsReadFromTheLog(t *testing.T) {
 	})
 }
 
+// TestNobodyIsAnsweredFromBehindTheLog (SAFETY 5) asks at the moment when a commit of
+// unknown outcome has been answered and the groups are not unloaded yet.
+func TestNobodyIsAnsweredFromBehindTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		c := w.coordinator()
+		defer c.Close()
+		await(t, c.Commit(commitOf("g", "t", 0, 1)))
+		l, asked := w.log(0), make(chan FetchResult, 1)
+		l.mu.Lock()
+		l.failWait = replication.ErrOffline
+		l.left = func() {
+			l.mu.Lock()
+			l.left, l.failWait = nil, nil
+			l.mu.Unlock()
+			a := c.Fetch("g", []string{"t"}, []int32{0}, false)
+			got, _ := a.Now()
+			asked <- got
+		}
+		l.mu.Unlock()
+		if r := await(t, c.Commit(commitOf("g", "t", 0, 2))); !errors.Is(r.Err, ErrNotCoordinator) {
+			t.Fatalf("%+v", r)
+		}
+		if r := <-asked; !errors.Is(r.Err, ErrLoading) {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
+
 // TestLoadingIsSaid keeps the log's tail from being committed: requests are told to
 // wait, except heartbeats, which are not refused; then all of it is there.
 func TestLoadingIsSaid(t *testing.T) {

@@ -41,6 +41,7 @@ type fakeLog struct {
 	crashAt    int // 0: never
 	dead       bool
 	subs       map[chan<- struct{}]struct{}
+	left       func() // called when a leadership stops listening
 	appends    int
 	trims      int
 	maxBatch   int
@@ -173,8 +174,12 @@ func (l *fakeLog) Subscribe(ch chan<- struct{}) func() {
 	l.subs[ch] = struct{}{}
 	return func() {
 		l.mu.Lock()
-		defer l.mu.Unlock()
 		delete(l.subs, ch)
+		left := l.left
+		l.mu.Unlock()
+		if left != nil {
+			left()
+		}
 	}
 }
 

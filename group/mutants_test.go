@@ -26,6 +26,8 @@ func TestMutants(t *testing.T) {
 	}`, `	if err := w.log.WaitCommitted(ctx, last); err != nil {
 		return base, nil
 	}`, "TestUnknownOutcomeIsReadFromTheLog")
+	m.Catch("5 before anybody is told of it", "journal.go", `			s.refuseLocked(ErrLoading)
+`, ``, "TestNobodyIsAnsweredFromBehindTheLog")
 	m.Catch("5 a later epoch ends the leadership", "journal.go", `replication.ErrNotLeader, replication.ErrFencedEpoch`, `replication.ErrFencedEpoch`, "TestALaterEpochIsAnotherLeadership")
 	m.Catch("16 offsets go with a tombstone that names their topic's id", "expire.go", `_, gone := byID[c.topicID]
 			return gone`, `return true`, "TestDeletedTopicTakesItsOffsets")
