@@ -9,7 +9,16 @@ import (
 // TestMutants: the numbers are those of docs/SAFETY.md.
 func TestMutants(t *testing.T) {
 	m := mutation.Of(t)
-	m.Catch("2 another incarnation has not earned the place", "partition_lead.go", `case places[i].Incarnation != r.Incarnation:`, `case places[i].Incarnation > r.Incarnation:`, "TestOnlyAReplicaInSyncLeads")
+	m.Catch("2 another incarnation has not earned the place", "partition_lead.go", `case places[i].Incarnation != r.Incarnation:`, `case false:`, "TestAPlaceBelongsToTheReplicaThatEarnedIt")
+	m.Catch("2 nor has another disk", "partition_lead.go", `case places[i].DirID != "" && places[i].DirID != r.DirID:`, `case false:`, "TestAPlaceBelongsToTheReplicaThatEarnedIt")
+	m.Catch("3 without anybody in sync the eligible lead", "partition_lead.go", `			places = cur.ELR
+`, `			places = nil
+`, "TestAPlaceBelongsToTheReplicaThatEarnedIt")
+	m.Catch("2 who is not in sync leads nothing", "partition_lead.go", `		case i < 0:
+			return cur,`, `		case i < 0:
+			next.ISR, next.ELR = []Member{me}, nil
+			return next, nil
+			return cur,`, "TestAPlaceBelongsToTheReplicaThatEarnedIt")
 	m.Catch("2 an older process does not take over the registration", "registration.go", `return ErrStaleIncarnation`, `return nil`, "TestAStaleIncarnationIsToldToStop")
 	m.Catch("3 a sole replica leads again", "partition_lead.go", `case len(cur.Replicas) == 1:`, `case len(cur.Replicas) == 0:`, "TestASoleReplicaLeadsAgain")
 	m.Catch("4 every leadership is a new epoch", "partition_lead.go", `next.Leader, next.LeaderEpoch = r.Node, epoch+1`, `next.Leader, next.LeaderEpoch = r.Node, max(epoch, 0)`, "TestALostAckIsNotASecondAttempt")
