@@ -82,13 +82,6 @@ func (b *broker) stop(killed bool) (clean bool) {
 	return clean
 }
 
-// crash cuts the power; the next start finds the disk as it comes back.
-func (b *broker) crash() {
-	b.t.Helper()
-	b.fs = b.fs.(*disk.Sim).Crash()
-	b.stop(true)
-}
-
 func (b *broker) topic(name string, partitions int32, configs map[string]string) metadata.TopicID {
 	b.t.Helper()
 	topic, err := b.meta.CreateTopic(b.t.Context(), metadata.NewTopic{Name: name, Partitions: partitions, ReplicationFactor: 1, Configs: configs})

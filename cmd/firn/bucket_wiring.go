@@ -190,7 +190,7 @@ func (n *node) openTiering(ctx context.Context, cfg Config, plan memoryPlan, fsy
 		Bucket: n.bucket, Cluster: cfg.Cluster, ClusterID: n.dir.Meta.ClusterID, ClusterGeneration: n.generation.Load, NodeID: nodeID, Build: version,
 		Memory: headMemory{memory, n.meta}, Topic: n.topicInfo, Now: time.Now, Logger: n.logger, Registerer: reg, BytesPerSecond: rate, Pressed: n.guard.Pressed,
 		KeepAll: func() bool { _, on := n.meta.SafeMode(); return on },
-		Grace: ms("firn.remote.delete.grace.ms"), OrphanAge: ms("firn.remote.orphan.age.ms"), ScrubEvery: ms("firn.remote.scrub.interval.ms"),
+		Grace:   ms("firn.remote.delete.grace.ms"), OrphanAge: ms("firn.remote.orphan.age.ms"), ScrubEvery: ms("firn.remote.scrub.interval.ms"),
 	})
 	return err
 }
