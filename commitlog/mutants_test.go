@@ -111,4 +111,5 @@ func TestMutants(t *testing.T) {
 `, "TestEpochEndsAreKafkas")
 	m.Catch("8 rot is looked for in every batch", "verify.go", `if b == nil || b.BaseOffset() != at ||`, `if b == nil ||`, "TestRotIsFound")
 	m.Catch("8 and in epochs", "verify.go", ` || l.EpochAt(at) >= 0 && l.EpochAt(at) != b.LeaderEpoch() {`, ` {`, "TestRotIsFound")
+	m.Catch("18 the greatest producer id is known", "producer_ids.go", `greatest = max(greatest, id)`, `_ = id`, "TestTheGreatestProducerIDIsKnown")
 }
