@@ -22,7 +22,7 @@ import (
 // pinned are the clients' versions, as setup.sh and go.mod get them. Debian's kcat is
 // not setup.sh's to choose: a later one shows here.
 var pinned = map[string]string{
-	"franz-go": "franz-go v1.22.2", "kcat": "kcat 1.7.1, librdkafka 2.0.2", "python": "confluent-kafka 2.16.1, librdkafka 2.16.1",
+	"franz-go": "franz-go v1.22.2", "kcat": "kcat 1.7.1, librdkafka 2.0.2", "python": "confluent-kafka 2.16.1, librdkafka 2.16.0",
 	"kafkajs": "kafkajs 2.2.4", "java": "kafka-clients 4.3.1",
 }
 

@@ -32,7 +32,7 @@ def consumer(group):
 
 
 def version():
-    return {"version": "confluent-kafka %s, librdkafka %s" % (confluent_kafka.version()[0], confluent_kafka.libversion()[0])}
+    return {"version": "confluent-kafka %s, librdkafka %s" % (confluent_kafka.version(), confluent_kafka.libversion()[0])}
 
 
 def produce(topic, codec, n):
