@@ -313,11 +313,16 @@ func (c *Client) absorb(entries []Entry) error {
 	if f.changed {
 		c.poke()
 	}
-	var lost *lostError
-	if errors.As(bad, &lost) || errors.Is(bad, ErrNewerFormat) {
+	if untrusted(bad) {
 		c.enterSafeMode(bad.Error())
 	}
 	return bad
+}
+
+// untrusted says whether an entry's error means safe mode.
+func untrusted(err error) bool {
+	var lost *lostError
+	return errors.As(err, &lost) || errors.Is(err, ErrNewerFormat)
 }
 
 // request returns an id that no other attempt to change anything has.

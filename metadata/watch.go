@@ -202,6 +202,10 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 	if before.ClusterID() == "" {
 		return nil // nothing to leave safe mode for
 	}
+	if err := c.contradicts(entries); err != nil {
+		c.enterSafeMode(err.Error())
+		return nil
+	}
 	c.leaveSafeMode()
 	for _, e := range entries {
 		c.watched.Store(max(c.watched.Load(), e.Revision))
@@ -210,6 +214,19 @@ func (c *Client) reconcile(ctx context.Context, full bool) error {
 		c.logger.Error("metadata entry not folded", "event", "metadata_entry_refused", "err", err)
 	}
 	return nil
+}
+
+// contradicts is what folding the entries would enter safe mode for. Without asking
+// first, safe mode would end, fold them and begin again, as fast as the store answers.
+func (c *Client) contradicts(entries []Entry) error {
+	f := newFolder(c.Image())
+	var bad error
+	for _, e := range entries {
+		if err := f.add(e); untrusted(err) {
+			bad = errors.Join(bad, err)
+		}
+	}
+	return bad
 }
 
 // maxStaleLists is how many lists in a row may be older than what is known.
