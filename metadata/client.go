@@ -146,6 +146,14 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 func (c *Client) start(ctx context.Context) error {
 	guarded := c.guard.state.ClusterID
 	fresh := guarded == "" && c.cfg.ClusterID == ""
+	if c.guard.lost() && !fresh {
+		if err := c.guard.mark(); err != nil {
+			return err
+		}
+	}
+	if c.guard.unsafe {
+		c.safe.times.Add(1)
+	}
 	st, err := c.awaitStatus(ctx)
 	if errors.Is(err, ErrNoBucket) {
 		if !fresh {
@@ -199,6 +207,7 @@ func (c *Client) start(ctx context.Context) error {
 	if err := c.rememberCompacted(ctx, im.layers); err != nil {
 		return err
 	}
+	c.safe.whole.Store(true)
 	return c.saveGuard()
 }
 

@@ -17,11 +17,12 @@ import (
 // The guard file is what this broker remembers of the store, so that a store
 // that lost something while the broker was down is noticed (SAFETY 17). It is
 // written after changes, a few seconds late: what it protects against is the
-// store coming back hours or a whole life younger.
+// store coming back hours or a whole life younger. What safe mode was entered for
+// it has at once.
 const (
 	guardMagic = "firn-metadata-guard"
 	guardMajor = 1
-	guardMinor = 0
+	guardMinor = 1
 	guardLimit = 256 << 20
 )
 
@@ -37,6 +38,9 @@ type guardState struct {
 	Revision uint64    `json:"revision"`
 	// Keys are the versions of the authority keys.
 	Keys map[string]guardKey `json:"keys"`
+	// Unsafe says that there was safe mode since producer ids were reserved last, in
+	// this life or an earlier one: the next ones leave a gap (SAFETY 18).
+	Unsafe bool `json:"unsafe,omitempty"`
 	// Checksum is the CRC-32C of the file with this field zero.
 	Checksum uint32 `json:"crc32c"`
 }
@@ -55,9 +59,10 @@ type guardFile struct {
 	fs   disk.FS
 	path string
 
-	mu    sync.Mutex
-	state guardState // as in the file
-	made  time.Time  // creation time of the bucket in use
+	mu     sync.Mutex
+	state  guardState // as in the file
+	made   time.Time  // creation time of the bucket in use
+	unsafe bool       // what the file is to say of safe mode
 }
 
 // openGuard reads the guard file; a missing one is an empty guard.
@@ -76,6 +81,7 @@ func openGuard(fsys disk.FS, path string) (*guardFile, error) {
 	if g.state, err = decodeGuard(raw); err != nil {
 		return nil, fmt.Errorf("metadata guard %s: %w", path, err)
 	}
+	g.unsafe = g.state.Unsafe
 	return g, nil
 }
 
@@ -173,13 +179,16 @@ func (g *guardFile) compareKeys(now func(key string) (seen, bool)) string {
 
 // save makes the file remember im, unless it does already.
 func (g *guardFile) save(im *Image) error {
-	if g.path == "" {
-		return nil
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.state.ClusterID != "" && g.state.Revision >= im.revision {
+	switch {
+	case g.path == "":
 		return nil
+	case g.state.ClusterID == "" || g.state.Revision < im.revision:
+	case g.state.Unsafe == g.unsafe:
+		return nil
+	default:
+		return g.writeLocked(g.state)
 	}
 	next := guardState{ClusterID: im.ClusterID(), Created: g.made, Revision: im.revision, Keys: map[string]guardKey{}}
 	im.eachKey(func(key string, s seen) {
@@ -193,6 +202,32 @@ func (g *guardFile) save(im *Image) error {
 		}
 		next.Keys[key] = k
 	})
+	return g.writeLocked(next)
+}
+
+// mark makes the file remember that there is safe mode, and nothing else anew.
+func (g *guardFile) mark() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.unsafe = true; g.path == "" || g.state.Unsafe {
+		return nil
+	}
+	return g.writeLocked(g.state)
+}
+
+// jumped notes that producer ids left their gap, unless again says that there was
+// safe mode meanwhile. The file has it with the next change.
+func (g *guardFile) jumped(again func() bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unsafe = g.unsafe && again()
+}
+
+// lost says that there was no guard file.
+func (g *guardFile) lost() bool { return g.path != "" && g.state.ClusterID == "" }
+
+func (g *guardFile) writeLocked(next guardState) error {
+	next.Unsafe = g.unsafe
 	if err := g.fs.MkdirAll(filepath.Dir(g.path), 0o755); err != nil {
 		return fmt.Errorf("save metadata guard: %w", err)
 	}

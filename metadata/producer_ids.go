@@ -15,8 +15,9 @@ const (
 	// that went back by more has given out more ids than any cluster does; and a
 	// client can write any id it likes, which must not use up all that there are.
 	producerIDWindow = 1 << 40
-	// producerIDJump is left free after safe mode: not everything that was handed out
-	// has reached a log (SAFETY 18).
+	// producerIDJump is left free after safe mode, in this life or an earlier one, and
+	// when the guard was lost, without which nobody knows whether there should have
+	// been: not everything that was handed out has reached a log (SAFETY 18).
 	producerIDJump = 1_000_000
 )
 
@@ -56,5 +57,6 @@ func (c *Client) NextProducerIDs(ctx context.Context, n int64, used func(below i
 		return 0, fmt.Errorf("reserve producer ids: %w", err)
 	}
 	c.jumped.Store(times)
+	c.guard.jumped(func() bool { return c.safe.times.Load() != times })
 	return first, nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +118,84 @@ func TestSafeModeLeavesAGapInTheProducerIDs(t *testing.T) {
 				t.Fatalf("the gap was left twice: %d", first)
 			}
 			whole = s.Backup()
+		}
+	})
+}
+
+// TestTheGapOutlivesARestart (SAFETY 18): the store is repaired while the broker is
+// down, so that its next life sees nothing wrong. Ids that were handed out in the
+// last moments before may be in no log, and in no copy of the metadata.
+func TestTheGapOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dir := memory.NewServer(1, time.Now), t.TempDir()
+		c := open(t, s, 1, guarded(dir))
+		must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil))
+		old := s.Backup()
+		newTopic(t, c, "t", 1)
+		whole := s.Backup()
+		s.Restore(old)
+		awaitSafeMode(t, c, true)
+		c.Close()
+		for range 2 {
+			c = open(t, s, 1, guarded(dir)) // and again: it is still wrong
+			if _, on := c.SafeMode(); !on {
+				t.Fatal("no safe mode")
+			}
+			c.Close()
+		}
+		s.Restore(whole)
+		for range 2 {
+			c = open(t, s, 1, guarded(dir)) // nobody asks for ids in the first life
+			if reason, on := c.SafeMode(); on {
+				t.Fatal(reason)
+			}
+			time.Sleep(time.Minute)
+			if len(c.Image().Topics()) < 2 {
+				newTopic(t, c, "u", 1)
+				time.Sleep(time.Minute)
+				c.Close()
+			}
+		}
+		if first := must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil)); first != 1_000_010 {
+			t.Fatalf("ids begin at %d", first)
+		}
+		c.Close()
+		c = open(t, s, 1, guarded(dir))
+		if first := must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil)); first != 1_000_020 {
+			t.Fatalf("the gap was left twice: %d", first)
+		}
+	})
+}
+
+// TestALostGuardLeavesAGapInTheProducerIDs (SAFETY 18): a broker that knows its
+// cluster and has lost what it remembered of the metadata cannot see that it went
+// back.
+func TestALostGuardLeavesAGapInTheProducerIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dir := memory.NewServer(1, time.Now), t.TempDir()
+		c := open(t, s, 1, guarded(dir))
+		must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil))
+		id := c.Image().ClusterID()
+		c.Close()
+		known := func(c *metadata.Config) { c.ClusterID = id }
+		c = open(t, s, 1, guarded(dir), known)
+		if first := must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil)); first != 10 {
+			t.Fatalf("a gap without a reason: %d", first)
+		}
+		c.Close()
+		if err := os.Remove(filepath.Join(dir, "data", "guard.json")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // nobody asks for ids in the first life
+			c = open(t, s, 1, guarded(dir), known)
+			time.Sleep(time.Minute)
+			if len(c.Image().Topics()) == 0 {
+				newTopic(t, c, "t", 1)
+				c.Close()
+			}
+		}
+		if first := must[int64](t)(c.NextProducerIDs(t.Context(), 10, nil)); first != 1_000_020 {
+			t.Fatalf("ids begin at %d", first)
 		}
 	})
 }

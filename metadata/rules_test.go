@@ -15,6 +15,24 @@ import (
 	"github.com/firnlog/firn/metadata/memory"
 )
 
+// TestALossOfTheLastMomentOutlivesARestart (SAFETY 17): the guard is written now and
+// then, but what safe mode was entered for is in it.
+func TestALossOfTheLastMomentOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dir := memory.NewServer(1, time.Now), t.TempDir()
+		c := open(t, s, 1, guarded(dir))
+		old := s.Backup()
+		topic := newTopic(t, c, "t", 1)
+		s.Restore(old)
+		awaitSafeMode(t, c, true)
+		c.Close()
+		c = open(t, s, 1, guarded(dir))
+		if _, on := c.SafeMode(); !on {
+			t.Fatalf("topic %v was created, lost, and forgotten", topic.ID)
+		}
+	})
+}
+
 // TestARefusalIsNotMadeOnAStaleRead (SAFETY 4): a read that is older than what this
 // broker has done itself refuses nothing.
 func TestARefusalIsNotMadeOnAStaleRead(t *testing.T) {

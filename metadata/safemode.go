@@ -17,6 +17,8 @@ type safeMode struct {
 	began  chan struct{}
 
 	times atomic.Int64 // how often it was entered
+	// whole: nothing that the store was known to have is missing in the image.
+	whole atomic.Bool
 }
 
 // entered is closed while safe mode is on.
@@ -51,9 +53,25 @@ func (c *Client) enterSafeMode(reason string) {
 	c.safe.mu.Unlock()
 	if was == "" {
 		c.logger.Error("metadata safe mode: serving, electing and deleting nothing", "event", "metadata_safe_mode", "reason", reason)
+		if err := c.rememberUnsafe(); err != nil {
+			c.logger.Error("metadata guard not saved", "event", "metadata_guard_failed", "err", err)
+		}
 		c.reconcileSoon()
 		c.poke()
 	}
+}
+
+// rememberUnsafe makes the guard remember that there is safe mode, and what was known
+// when it was entered: a restart must not forget what the store lost just now. The
+// image of a store that was found wrong at the start is not to be remembered.
+func (c *Client) rememberUnsafe() error {
+	if err := c.guard.mark(); err != nil {
+		return err
+	}
+	if c.safe.whole.Swap(false) {
+		return c.saveGuard()
+	}
+	return nil
 }
 
 func (c *Client) leaveSafeMode() {
@@ -64,6 +82,7 @@ func (c *Client) leaveSafeMode() {
 	}
 	c.safe.mu.Unlock()
 	if was != "" {
+		c.safe.whole.Store(true)
 		c.logger.Info("metadata safe mode ended: the store has everything that was known", "event", "metadata_safe_mode_ended", "reason", was)
 		c.poke()
 	}
