@@ -19,10 +19,6 @@ import (
 	"github.com/firnlog/firn/replication"
 )
 
-// maxDecodedProduce bounds what a batch may decompress to where it has to be
-// opened.
-const maxDecodedProduce = 256 << 20
-
 // permitted finds a partition by topic name, or by id when byID, on which the client
 // may do op. The right comes first: whether a topic of some name exists is nobody's
 // business without it.
@@ -51,7 +47,7 @@ type waiting struct {
 	topic, part int
 }
 
-func produce(_ context.Context, s *Server, r *Request) Reply {
+func produce(ctx context.Context, s *Server, r *Request) Reply {
 	req := r.Body.(*kmsg.ProduceRequest)
 	resp := req.ResponseKind().(*kmsg.ProduceResponse)
 	var open []waiting
@@ -62,7 +58,7 @@ func produce(_ context.Context, s *Server, r *Request) Reply {
 		for i := range t.Partitions {
 			rp := kmsg.NewProduceResponseTopicPartition()
 			rp.Partition, rp.BaseOffset, rp.LogStartOffset = t.Partitions[i].Partition, -1, -1
-			p, a, err := s.appendTo(r, req, t.Topic, t.TopicID, &t.Partitions[i])
+			p, a, err := s.appendTo(ctx, r, req, t.Topic, t.TopicID, &t.Partitions[i])
 			if err != nil {
 				failed = true
 				refuse(&rp, err, r.Version)
@@ -124,7 +120,7 @@ var (
 )
 
 // appendTo validates one partition's batch and appends it.
-func (s *Server) appendTo(r *Request, req *kmsg.ProduceRequest, topic string, id [16]byte, in *kmsg.ProduceRequestTopicPartition) (*replication.Partition, replication.Appended, error) {
+func (s *Server) appendTo(ctx context.Context, r *Request, req *kmsg.ProduceRequest, topic string, id [16]byte, in *kmsg.ProduceRequestTopicPartition) (*replication.Partition, replication.Appended, error) {
 	none := replication.Appended{}
 	if req.Acks < -1 || req.Acks > 1 {
 		return nil, none, errAcks
@@ -144,9 +140,9 @@ func (s *Server) appendTo(r *Request, req *kmsg.ProduceRequest, topic string, id
 		return nil, none, errNoTxns
 	}
 	cfg := p.Config()
-	b, err := record.ValidateProduced(in.Records, record.Limits{
+	b, err := s.cfg.Memory.validate(ctx, in.Records, record.Limits{
 		MaxBatchBytes: cfg.MaxMessageBytes, Strict: cfg.StrictValidation, RequireKeys: cfg.Compact,
-		MaxDecoded: maxDecodedProduce, NowMs: s.cfg.Now().UnixMilli(),
+		NowMs:       s.cfg.Now().UnixMilli(),
 		BeforeMaxMs: orForever(cfg.TimestampBeforeMax), AfterMaxMs: orForever(cfg.TimestampAfterMax),
 		LogAppendTime: cfg.LogAppendTime, Codec: codecOf(cfg), NoZstd: r.Version < 7,
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -41,7 +42,9 @@ const (
 // request queues, medium ones keep to total/8, so that it has its turn.
 //
 // Answers are charged once they are encoded, which is too late to wait: they may
-// carry the account above its total, and then requests wait until it is below.
+// carry the account above its total, and then requests wait until it is below. The
+// same holds for produced batches while they are opened, which share a quarter of
+// the total among themselves (see opened.go).
 //
 // A nil Memory grants everything.
 type Memory struct {
@@ -49,6 +52,8 @@ type Memory struct {
 	mediumEnd int64 // used may rise to this for medium requests
 	largeEnd  int64 // common + kept
 	keptEnd   int64
+	openedEnd int64 // what opened batches may hold
+	opened    *semaphore.Weighted
 	// mapped is told how many bytes of large requests lie outside Go's heap.
 	mapped func(int64)
 	// reclaim is asked to free bytes by ending who holds some and has stalled:
@@ -125,6 +130,8 @@ func NewMemory(cfg MemoryConfig) *Memory {
 		waits:  prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_memory_waits_total", Help: "Requests that waited for memory."}),
 		waited: prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_kafka_memory_wait_seconds_total", Help: "Time that requests waited for memory."}),
 	}
+	m.openedEnd = max(cfg.Total/4, minOpened)
+	m.opened = semaphore.NewWeighted(m.openedEnd)
 	m.keptEnd = min(m.largeEnd, max(cfg.MaxRequest, m.largeEnd/2))
 	if reg := cfg.Registerer; reg != nil {
 		gauge := func(name, help string, f func() float64) {

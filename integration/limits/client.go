@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/firnlog/firn/record"
 )
 
 // conn speaks Kafka frames by hand, so that it can be slow, stall and pipeline.
@@ -116,4 +118,41 @@ func produceHead(size int) []byte {
 	p = binary.BigEndian.AppendUint32(p, 1)
 	p = binary.BigEndian.AppendUint16(p, 0xffff)
 	return append(p, 0xff, 0xff, 0, 1) // no transaction, acks=1
+}
+
+// zeros is a batch of one record with a key and n zeros, which zstd makes small.
+func zeros(n int) []byte {
+	opts := record.NewBatchOptions()
+	opts.Codec = record.Zstd
+	b := record.NewBuilder(opts)
+	b.Append(record.Record{TimestampDelta: time.Now().UnixMilli(), Key: []byte("k"), Value: make([]byte, n)})
+	return b.Build()
+}
+
+// produce sends one batch to the first partition and returns the error code.
+func (c *conn) produce(topic string, batch []byte) (int16, error) {
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = 1, 30_000
+	t := kmsg.NewProduceRequestTopic()
+	t.Topic = topic
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = batch
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	if err := c.send(8, req, "produce"); err != nil {
+		return 0, err
+	}
+	body, _, err := c.answer(true)
+	if err != nil {
+		return 0, err
+	}
+	resp := kmsg.NewPtrProduceResponse()
+	resp.Version = 8
+	if err := resp.ReadFrom(body); err != nil {
+		return 0, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, errors.New("an answer without the partition")
+	}
+	return resp.Topics[0].Partitions[0].ErrorCode, nil
 }

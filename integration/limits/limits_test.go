@@ -302,9 +302,9 @@ func (c *citizen) stop() {
 }
 
 // TestHostileClientsStayWithinTheMemoryLimit lets 500 clients ask for much and
-// read next to nothing, 500 begin requests of 100 MiB and stop somewhere, and
-// 1,000 read what only the bucket has, all at once, in a node that may have
-// 256 MiB.
+// read next to nothing, 500 begin requests of 100 MiB and stop somewhere, 1,000
+// read what only the bucket has, and 64 produce batches of a few KiB that open to
+// 200 MiB to a compacted topic, all at once, in a node that may have 256 MiB.
 func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	const limit = 256 << 20
 	n := node.Start(t, "--memory-limit", "256MiB", "--cache-size", "96MiB", "--set", "offsets.topic.num.partitions=1")
@@ -313,6 +313,8 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	createTopic(t, n, "wide", 500, nil)
 	createTopic(t, n, "small", 1, nil)
 	createTopic(t, n, "medium", 1, nil)
+	createTopic(t, n, "compacted", 1, map[string]string{"cleanup.policy": "compact"})
+	large, fair := zeros(200<<20), zeros(4<<20)
 	fillTopic(t, n, "cold", 192)
 	fillTopic(t, n, "hot", 96)
 	var local map[int32]int64
@@ -406,6 +408,23 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 		cr.began.Add(1)
 		return nil
 	})
+	bombs := gather(t, n.Addr, "bomb", 64, func(i int, c *conn, cr *crowd) error {
+		if err := c.hello(); err != nil {
+			return err
+		}
+		// Kafka has no bound of its own here; what is too large to open is too large.
+		for _, s := range []struct {
+			batch []byte
+			want  int16
+		}{{large, 10}, {fair, 0}} {
+			if code, err := c.produce("compacted", s.batch); err != nil {
+				return err
+			} else if code != s.want {
+				return fmt.Errorf("error code %d, want %d", code, s.want)
+			}
+		}
+		return nil
+	})
 
 	eventually(t, "the cold readers have their records", 40*time.Second, func() bool { cold.wg.Wait(); return true })
 	t.Logf("1,000 cold reads: %v", time.Since(begun).Round(time.Millisecond))
@@ -415,6 +434,7 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	eventually(t, "every slow reader has begun, every frame has stalled and one was closed for it", 20*time.Second, func() bool {
 		return slow.began.Load() == 500 && stalled.began.Load() == 500 && metric(t, n, "firn_kafka_connections_reclaimed_total") > 0
 	})
+	eventually(t, "every bomb has been answered", 40*time.Second, func() bool { bombs.wg.Wait(); return true })
 	rounds := [2]int64{small.rounds.Load(), medium.rounds.Load()}
 	eventually(t, "the others go on", 20*time.Second, func() bool {
 		return small.rounds.Load() >= rounds[0]+100 && medium.rounds.Load() >= rounds[1]+20 || t.Failed()
@@ -440,6 +460,9 @@ func TestHostileClientsStayWithinTheMemoryLimit(t *testing.T) {
 	}
 	if len(slow.ended) > 0 {
 		t.Errorf("slow readers that read were ended: %v", slow.ended)
+	}
+	if bombs.ended["ok"] != 64 {
+		t.Errorf("producers to a compacted topic ended with %v", bombs.ended)
 	}
 	small.stop()
 	medium.stop()
