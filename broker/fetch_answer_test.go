@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,12 +246,80 @@ func TestAShortFileEndsTheConnection(t *testing.T) {
 		resp.Topics = append(resp.Topics, topic)
 		r := &somewhere{regions: []fetch.Region{{File: f, Len: 60_000}}}
 		a := &fetchAnswer{FetchResponse: resp, records: [][]fetch.Records{{r}}}
+		told := toldUnreadable(t)
 		go io.Copy(io.Discard, client)
 		if _, err := bareConn(server, raw).writeFetch(&answer{r: &Request{}}, a, nil); err == nil {
 			t.Fatalf("raw %v: no error", raw)
 		}
 		if r.released != 1 {
 			t.Fatal("records are still held")
+		}
+		if len(*told) != 1 || (*told)[0] != (unread{r, 0}) {
+			t.Errorf("raw %v: told of %v as unreadable, want region 0", raw, *told)
+		}
+	}
+}
+
+// unread is a region that could not be read.
+type unread struct {
+	records fetch.Records
+	region  int
+}
+
+// toldUnreadable lists what the owner of records is told of, until it is released.
+func toldUnreadable(t *testing.T) *[]unread {
+	t.Helper()
+	var told []unread
+	unreadable = func(r fetch.Records, region int, why error) {
+		if r.(*somewhere).released > 0 || why == nil {
+			t.Errorf("told after the release, of %v", why)
+		}
+		told = append(told, unread{r, region})
+	}
+	t.Cleanup(func() { unreadable = fetch.Unreadable })
+	return &told
+}
+
+// failing is a file that cannot be read.
+type failing struct{ disk.File }
+
+func (failing) Fd() (uintptr, bool)               { return 0, false }
+func (failing) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+
+// TestAnUnreadableRegionIsToldOf: what lies in the cache is forgotten when it cannot
+// be read, the region in question alone, so that the client's next try fetches it
+// anew; a client that has gone away is no fault of it.
+func TestAnUnreadableRegionIsToldOf(t *testing.T) {
+	f := fileOf(t, make([]byte, 50_000))
+	for name, tc := range map[string]struct {
+		regions []fetch.Region
+		gone    bool
+		want    int // region; -1 for none
+	}{
+		"a bad sector":         {[]fetch.Region{{File: f, Len: 50_000}, {File: failing{f}, Len: 20_000}, {File: f, Len: 50_000}}, false, 1},
+		"a client that is off": {[]fetch.Region{{File: f, Len: 50_000}, {File: failing{f}, Len: 20_000}}, true, -1},
+		"all is well":          {[]fetch.Region{{File: f, Len: 50_000}}, false, -1},
+	} {
+		for _, raw := range []bool{true, false} {
+			server, client := pair(t)
+			resp := kmsg.NewPtrFetchResponse()
+			resp.Version = 13
+			topic := kmsg.NewFetchResponseTopic()
+			topic.Partitions = []kmsg.FetchResponseTopicPartition{kmsg.NewFetchResponseTopicPartition()}
+			resp.Topics = append(resp.Topics, topic)
+			r := &somewhere{regions: tc.regions}
+			told := toldUnreadable(t)
+			if tc.gone {
+				server.(*net.TCPConn).CloseWrite()
+			}
+			go io.Copy(io.Discard, client)
+			_, err := bareConn(server, raw).writeFetch(&answer{r: &Request{}}, &fetchAnswer{FetchResponse: resp, records: [][]fetch.Records{{r}}}, nil)
+			if (err != nil) != (tc.gone || tc.want >= 0) {
+				t.Errorf("%s, raw %v: %v", name, raw, err)
+			}
+			if tc.want < 0 && len(*told) > 0 || tc.want >= 0 && (len(*told) != 1 || (*told)[0] != unread{r, tc.want}) {
+				t.Errorf("%s, raw %v: told of %v, want region %d", name, raw, *told, tc.want)
+			}
 		}
 	}
 }

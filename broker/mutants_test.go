@@ -35,6 +35,11 @@ func TestMutants(t *testing.T) {
 	m.Catch("nor by medium ones", "memory.go", `if m.used+step > m.mediumEnd && m.used > 0 ||`, `if`, "TestMediumRequestsLeave")
 	m.Catch("nor by large ones", "memory.go", `if m.kept+lacking > m.keptEnd || m.used+lacking > m.total && m.used > 0 {`, `if false {`, "TestMemoryIsNever")
 	m.Catch("nor by their first steps", "memory.go", `m.common+step <= m.largeEnd-m.keptEnd && m.used+step <= m.total`, `true`, "TestMemoryIsNever")
+	m.Catch("nor by batches that are opened", "opened.go", `m.opened.Acquire(ctx, n)`, `m.opened.Acquire(ctx, 0*n)`, "TestOpenedBatches")
+	m.Catch("which are charged", "opened.go", `	m.add(n)
+`, ``, "TestOpenedBatches")
+	m.Catch("and bounded by the account", "opened.go", `min(maxDecodedProduce, m.openedEnd/2)`, `min(maxDecodedProduce, 64*m.openedEnd)`, "TestABatchOpens")
+	m.Catch("but not by the usual ratio", "opened.go", `if l.MaxDecoded == most ||`, `if true ||`, "TestABatchOpens")
 	m.Catch("every answer tells the throttle", "quota.go", `r.SetThrottle(int32((d + time.Millisecond - 1).Milliseconds()))`, `_ = r`, "TestAQuota|TestEveryAnswer")
 	m.Catch("every answer is charged", "connection.go", `	a.r.Conn.throttle(a, 0)
 	a.code`, `	if a.r.Key == 0 {
@@ -62,6 +67,7 @@ func TestMutants(t *testing.T) {
 		}
 		left`, "TestAShortFile")
 	m.Catch("records that cannot be read are an error", "fetch_answer.go", `p.ErrorCode, p.HighWatermark, p.LastStableOffset, p.LogStartOffset = codeStorage, -1, -1, -1`, `p.HighWatermark, p.LastStableOffset, p.LogStartOffset = -1, -1, -1`, "TestUnreadableRecords")
+	m.Catch("and are forgotten", "sendfile.go", `unreadable(cut.records, i, err)`, `unreadable(cut.records, 0, err)`, "TestAnUnreadableRegion")
 	m.Catch("connections of one address have a cap", "server.go", ` || s.perIP[ip] >= mostPerIP:`, `:`, "TestTooManyConnections")
 	m.Catch("versions that are not served are refused", "connection.go", `if r.Version < a.min || r.Version > a.max {`, `if r.Version > a.max {`, "TestHostileBytes")
 	m.Catch("DeleteRecords keeps its timeout", "api_21_delete_records.go", `withinTimeout(ctx, req.TimeoutMillis)`, `withinTimeout(ctx, 0)`, "TestDeleteRecordsKeeps")

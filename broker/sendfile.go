@@ -20,6 +20,9 @@ const sendStep = 1 << 20
 // errShortFile is a file that ends before the records that were found in it.
 var errShortFile = errors.New("the file ends inside the records")
 
+// unreadable is told of each region that could not be read. Tests listen to it.
+var unreadable = fetch.Unreadable
+
 // writeFetch sends a fetch's answer: what encode made by write, the records
 // between by sendfile (2), which copies nothing into this process.
 func (c *Conn) writeFetch(a *answer, f *fetchAnswer, buf []byte) ([]byte, error) {
@@ -44,11 +47,13 @@ func (c *Conn) writeFetch(a *answer, f *fetchAnswer, buf []byte) ([]byte, error)
 			return buf, errQuiet
 		}
 		sent = cut.at
-		for _, g := range cut.records.Regions() {
+		for i, g := range cut.records.Regions() {
 			if err := c.sendRegion(g); err != nil {
 				// The client has half an answer: only the end of the connection tells it.
+				// When it asks again, it must not meet the same bytes.
 				if !isNetwork(err) {
 					failed(err)
+					unreadable(cut.records, i, err)
 				}
 				return buf, errQuiet
 			}
