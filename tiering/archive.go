@@ -207,13 +207,10 @@ func (ar *Archive) wants(cfg *metadata.TopicConfig, now time.Time) (work todo) {
 
 // run is one pass of a worker.
 func (ar *Archive) run(ctx context.Context) {
-	err := ar.turn(ctx, false, ar.held)
+	_ = ar.turn(ctx, false, ar.held) // each kind of work keeps its own error, and says it
 	ar.mu.Lock()
 	ar.mu.queued = false
 	ar.mu.Unlock()
-	if err != nil && !errors.Is(err, errConflict) && ar.ctx.Err() == nil {
-		ar.a.metrics.copyErrors.Inc()
-	}
 }
 
 // lock takes the right to a pass; it is released by unlock.

@@ -144,6 +144,9 @@ func (a *Archiver) Lead(src Source) *Archive {
 	tp := src.TopicPartition()
 	a.Resign(tp)
 	ar := newArchive(a, src)
+	if src.Config().RemoteCopy {
+		a.metrics.begin(tp.Topic)
+	}
 	a.mu.Lock()
 	a.mu.led[tp] = ar
 	a.mu.Unlock()

@@ -34,7 +34,7 @@ func (ar *Archive) stamp() int64 {
 func (ar *Archive) bury(h *format.Head, entries []format.Entry) {
 	for i := range entries {
 		e := &entries[i]
-		h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Base: e.Base, End: e.End, Epoch: e.Epoch, Nonce: e.Nonce})
+		h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Base: e.Base, End: e.End, Epoch: e.Epoch, Nonce: e.Nonce, Size: e.Size, Objects: 1})
 	}
 }
 
@@ -43,7 +43,7 @@ func (ar *Archive) buryBelow(h *format.Head, offset int64) {
 	n := 0
 	for n < len(h.Parts) && h.Parts[n].To <= offset && len(h.Graves) < ar.a.shape.graves {
 		p := &h.Parts[n]
-		h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Part: true, WithEntries: true, Base: p.From, End: p.To, Epoch: -1, Nonce: p.Nonce})
+		h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Part: true, WithEntries: true, Base: p.From, End: p.To, Epoch: -1, Nonce: p.Nonce, Size: p.Size + p.Stored, Objects: p.Count})
 		n++
 	}
 	h.Parts = h.Parts[n:]

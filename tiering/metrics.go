@@ -7,16 +7,15 @@ import (
 // metrics of tiering. No series is per partition; those per topic go with the
 // topic.
 type metrics struct {
-	copyBytes, copyRequests  *prometheus.CounterVec
-	copyErrors, deleteErrors prometheus.Counter
-	damaged                  prometheus.Counter
+	copyBytes, copyRequests, copyErrors *prometheus.CounterVec
+	deleteErrors, damaged               prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, a *Archiver) *metrics {
 	m := &metrics{
 		copyBytes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "firn_remote_copy_bytes_total", Help: "Bytes of objects uploaded and verified."}, []string{"topic"}),
 		copyRequests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "firn_remote_copy_requests_total", Help: "Uploads begun."}, []string{"topic"}),
-		copyErrors:   prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_remote_copy_errors_total", Help: "Passes of a partition's archive that failed and are tried again."}),
+		copyErrors:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "firn_remote_copy_errors_total", Help: "Uploads that failed and are tried again."}, []string{"topic"}),
 		deleteErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_remote_delete_errors_total", Help: "Deletions in the bucket that failed and are tried again."}),
 		damaged:      prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_remote_lost_objects_total", Help: "Objects found missing or changed with no local copy to repair them from."}),
 	}
@@ -26,9 +25,17 @@ func newMetrics(reg prometheus.Registerer, a *Archiver) *metrics {
 	return m
 }
 
+// begin makes a topic's series, so that the first failure is a rise from zero.
+func (m *metrics) begin(topic string) {
+	m.copyBytes.WithLabelValues(topic)
+	m.copyRequests.WithLabelValues(topic)
+	m.copyErrors.WithLabelValues(topic)
+}
+
 func (m *metrics) forget(topic string) {
 	m.copyBytes.DeleteLabelValues(topic)
 	m.copyRequests.DeleteLabelValues(topic)
+	m.copyErrors.DeleteLabelValues(topic)
 }
 
 // lagCollector computes gauges when they are asked for.
@@ -39,12 +46,13 @@ var (
 	lagSegs    = prometheus.NewDesc("firn_remote_copy_lag_segments", "Sealed local segments that are not yet in the bucket.", []string{"topic"}, nil)
 	lagSeconds = prometheus.NewDesc("firn_remote_copy_lag_seconds", "How long the oldest record outside the bucket has waited: the recovery point of a lost cluster.", nil, nil)
 	logSize    = prometheus.NewDesc("firn_remote_log_size_bytes", "Bytes that manifests name in the bucket.", []string{"topic"}, nil)
-	delSegs    = prometheus.NewDesc("firn_remote_delete_lag_segments", "Buried objects that wait for their deletion.", nil, nil)
+	delSegs    = prometheus.NewDesc("firn_remote_delete_lag_segments", "Segment objects that are buried and wait for their deletion.", nil, nil)
+	delBytes   = prometheus.NewDesc("firn_remote_delete_lag_bytes", "Bytes of objects that are buried and wait for their deletion.", nil, nil)
 	safeMode   = prometheus.NewDesc("firn_remote_safe_mode_partitions", "Partitions whose objects are only read, because the bucket lacks what it should have.", nil, nil)
 )
 
 func (c lagCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagBytes, lagSegs, lagSeconds, logSize, delSegs, safeMode} {
+	for _, d := range []*prometheus.Desc{lagBytes, lagSegs, lagSeconds, logSize, delSegs, delBytes, safeMode} {
 		ch <- d
 	}
 }
@@ -52,7 +60,8 @@ func (c lagCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
 	type topic struct{ bytes, segs, size int64 }
 	topics := map[string]*topic{}
-	var graves, safe int
+	var buried topic
+	var safe int
 	var oldest float64
 	now := c.a.cfg.Now()
 	for _, ar := range c.a.archives() {
@@ -76,7 +85,10 @@ func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		t.size += ar.Usage().Stored
 		if v := ar.view.Load(); v != nil && v.head != nil {
-			graves += len(v.head.Graves)
+			for i := range v.head.Graves {
+				buried.segs += v.head.Graves[i].Objects
+				buried.bytes += v.head.Graves[i].Size
+			}
 		}
 		ar.mu.Lock()
 		if !ar.mu.pending.IsZero() {
@@ -93,6 +105,7 @@ func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(logSize, prometheus.GaugeValue, float64(t.size), name)
 	}
 	ch <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, oldest)
-	ch <- prometheus.MustNewConstMetric(delSegs, prometheus.GaugeValue, float64(graves))
+	ch <- prometheus.MustNewConstMetric(delSegs, prometheus.GaugeValue, float64(buried.segs))
+	ch <- prometheus.MustNewConstMetric(delBytes, prometheus.GaugeValue, float64(buried.bytes))
 	ch <- prometheus.MustNewConstMetric(safeMode, prometheus.GaugeValue, float64(safe))
 }

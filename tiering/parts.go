@@ -174,7 +174,7 @@ func (ar *Archive) spill(ctx context.Context) error {
 // objects live on in ref.
 func (ar *Archive) replacePart(h *format.Head, i int, ref format.PartRef) {
 	p := h.Parts[i]
-	h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Part: true, Base: p.From, End: p.To, Epoch: -1, Nonce: p.Nonce})
+	h.Graves = append(h.Graves, format.Grave{State: format.Unlinked, Since: ar.stamp(), Part: true, Base: p.From, End: p.To, Epoch: -1, Nonce: p.Nonce, Size: p.Size})
 	h.Parts[i] = ref
 }
 

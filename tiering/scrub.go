@@ -66,8 +66,14 @@ type comparison struct {
 	ar      *Archive
 	h       *format.Head
 	buried  map[string]bool // names in graves, but for what buried parts list
-	orphans []format.Name
+	orphans []stranger
 	lost    []format.Entry
+}
+
+// stranger is an object that no manifest names.
+type stranger struct {
+	format.Name
+	size int64
 }
 
 func (c *comparison) run(ctx context.Context) error {
@@ -114,7 +120,7 @@ func (c *comparison) run(ctx context.Context) error {
 				return err
 			}
 			if !listed && len(c.orphans) < maxFound {
-				c.orphans = append(c.orphans, n)
+				c.orphans = append(c.orphans, stranger{n, info.Size})
 			}
 		}
 	}
@@ -154,10 +160,13 @@ func (c *comparison) listed(ctx context.Context, n format.Name) (bool, error) {
 }
 
 // buryOrphans buries the strangers that are covered, or below the log start.
-func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers []format.Name, lost []format.Entry) error {
+func (ar *Archive) buryOrphans(ctx context.Context, h *format.Head, strangers []stranger, lost []format.Entry) error {
 	var graves []format.Grave
 	for _, n := range strangers {
-		grave := format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce}
+		grave := format.Grave{State: format.Unlinked, Since: ar.stamp(), Orphan: true, Part: n.Part, Base: n.Base, End: n.End, Epoch: n.Epoch, Nonce: n.Nonce, Size: n.size}
+		if !n.Part {
+			grave.Objects = 1
+		}
 		key := ar.folder + grave.Name()
 		// The head says what is covered: [Start, End) without a gap, verified as
 		// far as the listing shows; below the log start nothing is needed.

@@ -122,8 +122,13 @@ func (ar *Archive) upload(ctx context.Context, cfg *metadata.TopicConfig, now ti
 // put writes one object with the batches in [from, to), checks that the store
 // has it, and returns the entry that names it. The object is nobody's until a
 // commit names it.
-func (ar *Archive) put(ctx context.Context, from, to int64) (format.Entry, error) {
+func (ar *Archive) put(ctx context.Context, from, to int64) (_ format.Entry, err error) {
 	none := format.Entry{}
+	defer func() {
+		if err != nil && ar.ctx.Err() == nil {
+			ar.a.metrics.copyErrors.WithLabelValues(ar.tp.Topic).Inc()
+		}
+	}()
 	b := &sections{}
 	defer b.release()
 	table := format.NewTable()

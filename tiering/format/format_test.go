@@ -25,7 +25,7 @@ func sampleHead() *Head {
 			{Base: 50, End: 100, Epoch: 4, Nonce: Nonce{2}, Size: 5, Bytes: 4, MinTs: -1, MaxTs: -1, ETag: "x", CRC: 7, Aborted: []Aborted{{1, 50, 60, 55}}, CreatedMs: 12},
 			{Base: 100, End: 1 << 53, Epoch: 4, Nonce: Nonce{3}, Key: "elsewhere/a", Size: 5, Bytes: 4, Codec: Zstd, AbortedInFooter: true},
 		},
-		Graves:  []Grave{{State: Unlinked, Since: 5, Part: true, WithEntries: true, Base: 0, End: 3, Epoch: -1, Nonce: Nonce{4}}, {State: Deleting, Orphan: true, Base: 3, End: 4, Epoch: 2}},
+		Graves:  []Grave{{State: Unlinked, Since: 5, Part: true, WithEntries: true, Base: 0, End: 3, Epoch: -1, Nonce: Nonce{4}, Size: 1200, Objects: 5}, {State: Deleting, Orphan: true, Base: 3, End: 4, Epoch: 2, Size: 9, Objects: 1}},
 		Deleted: true,
 	}
 }

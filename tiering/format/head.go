@@ -93,6 +93,9 @@ type Grave struct {
 	Base, End         int64
 	Epoch             int32 // of an object
 	Nonce             Nonce
+	// Size is of all that the grave holds, in bytes, and Objects how many segment
+	// objects that are; both are 0 in heads from before they were kept.
+	Size, Objects int64
 }
 
 // Name is the name of what is buried.
@@ -427,6 +430,8 @@ func (g *Grave) write(w *writer) {
 	w.int(7, g.End)
 	w.int(8, int64(g.Epoch))
 	w.bytes(9, g.Nonce[:])
+	w.int(10, g.Size)
+	w.int(11, g.Objects)
 }
 
 func (g *Grave) read(b []byte) error {
@@ -450,6 +455,10 @@ func (g *Grave) read(b []byte) error {
 			g.Epoch = v.int32()
 		case 9:
 			return fixedBytes(g.Nonce[:], v.bytes)
+		case 10:
+			g.Size = v.int()
+		case 11:
+			g.Objects = v.int()
 		}
 		return nil
 	})
