@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/firnlog/firn/commitlog"
 	"github.com/firnlog/firn/metadata"
 )
@@ -84,6 +86,8 @@ type Config struct {
 	// HousekeepingEvery is how often segments are rolled by time and local
 	// retention runs; 0 is one second.
 	HousekeepingEvery time.Duration
+	// Registerer takes the metrics; nil: none.
+	Registerer prometheus.Registerer
 }
 
 // Manager knows which partitions this broker has a replica of, opens their logs,
@@ -91,6 +95,8 @@ type Config struct {
 type Manager struct {
 	cfg    Config
 	logger *slog.Logger
+	// shrinks counts the replicas that left an ISR of ours.
+	shrinks prometheus.Counter
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -117,6 +123,7 @@ type replica struct {
 	dir    *DataDir
 	config *metadata.TopicConfig // when it was assigned
 	made   bool                  // the folder was not there
+	isr    int                   // members of the ISR in the last image
 	part   *Partition            // nil until open
 	err    error                 // why it is not usable, wraps ErrOffline
 	done   chan struct{}         // closed when opening ended, either way
@@ -138,7 +145,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.HousekeepingEvery == 0 {
 		cfg.HousekeepingEvery = time.Second
 	}
-	m := &Manager{cfg: cfg, logger: cfg.Logger.With("component", "replication"), opening: make(chan struct{}, 4), firstImage: make(chan struct{})}
+	m := &Manager{cfg: cfg, logger: cfg.Logger.With("component", "replication"), shrinks: newShrinks(cfg.Registerer), opening: make(chan struct{}, 4), firstImage: make(chan struct{})}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.mu.byID = map[metadata.TopicID]map[int32]*replica{}
 	m.mu.byName = map[string]metadata.TopicID{}
@@ -342,7 +349,9 @@ func (m *Manager) reconcile() {
 				parts = map[int32]*replica{}
 				m.mu.byID[t.ID] = parts
 			}
+			st, _ := im.Partition(t.ID, int32(n))
 			if r := parts[int32(n)]; r != nil {
+				m.followISRLocked(r, st)
 				if p, err := usable(r); err == nil && p.Config() != cfg {
 					p.setConfig(cfg)
 				}
@@ -351,7 +360,7 @@ func (m *Manager) reconcile() {
 			ctx, stop := context.WithCancel(m.ctx)
 			r := &replica{
 				tp:  metadata.TopicPartition{TopicID: t.ID, Topic: t.Name, Partition: int32(n)},
-				dir: m.cfg.Dirs[0], config: cfg,
+				dir: m.cfg.Dirs[0], config: cfg, isr: len(st.ISR),
 				done: make(chan struct{}), told: make(chan struct{}), stop: stop,
 			}
 			parts[int32(n)] = r
