@@ -40,6 +40,8 @@ const (
 	// come and gives all of it back at once. firstCharge is what a large request is charged before its bytes have come.
 	firstCharge = 16 << 10
 
+	// firstFrameTimeout is how long a client may take for its first request, however
+	// large that is: clients begin with a small one.
 	firstFrameTimeout = 10 * time.Second
 	// frameTimeout is how long a client may take for every frameStep bytes of a
 	// request that it has begun.
@@ -123,6 +125,8 @@ type frames struct {
 	busy   func() bool      // whether the client waits for us, and so may be silent
 	room   func(int64) bool // waits until a request of a size may be read
 	armed  time.Time        // when the deadline of an idle connection was set
+	// firstEnd is when the first request must be there. What we make it wait is added.
+	firstEnd time.Time
 	// held is what the request that is being read was charged, since when it
 	// waits for bytes, in nanoseconds. Others read them.
 	held, since atomic.Int64
@@ -202,7 +206,7 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 		if f.r == f.w {
 			f.drop()
 		}
-		if out.charge.take(f.ctx, step) != nil {
+		if f.wait(&out.charge, step) != nil {
 			return frame{}, errQuiet
 		}
 	}
@@ -223,7 +227,7 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 		if large && int64(have)*factor == out.charge.got {
 			// While we make it wait, it is not the client who has stalled.
 			f.held.Store(0)
-			if out.charge.take(f.ctx, min(frameStep*factor, cost-out.charge.got)) != nil {
+			if f.wait(&out.charge, min(frameStep*factor, cost-out.charge.got)) != nil {
 				return frame{}, errQuiet
 			}
 			f.holds(out.charge.got)
@@ -246,6 +250,9 @@ func (f *frames) next(first bool, most int32) (_ frame, err error) {
 			end = min(end, int(out.charge.got/factor))
 		}
 		n, err := f.read(out.bytes[have:end])
+		if isTimeout(err) && first {
+			return frame{}, fmt.Errorf("the first request of %d bytes is not there after %v: %d are", size, firstFrameTimeout, have)
+		}
 		if isTimeout(err) {
 			return frame{}, fmt.Errorf("a frame of %d bytes stalled after %d: want %d in %v", size, have, frameStep, frameTimeout)
 		}
@@ -265,6 +272,7 @@ func (f *frames) begin(first bool) error {
 	for {
 		if f.now != nil && f.w-f.r < 4 {
 			if now := f.now(); first {
+				f.firstEnd = now.Add(firstFrameTimeout)
 				f.deadline(now, true)
 			} else if now.Sub(f.armed) > f.idle/16 {
 				f.armed = now
@@ -292,15 +300,27 @@ func (f *frames) begin(first bool) error {
 // gate waits until the connection may have a request of size bytes more in flight.
 func (f *frames) gate(size int64) bool { return f.room == nil || f.room(size) }
 
-// deadline gives the next step of a request its time.
+// wait charges c with step bytes more. That is not the client's time.
+func (f *frames) wait(c *charge, step int64) error {
+	if f.now == nil {
+		return c.take(f.ctx, step)
+	}
+	begun := f.now()
+	err := c.take(f.ctx, step)
+	f.firstEnd = f.firstEnd.Add(f.now().Sub(begun))
+	return err
+}
+
+// deadline gives the next step of a request its time, the first request no more than
+// it has in all.
 func (f *frames) deadline(now time.Time, first bool) {
 	f.armed = time.Time{}
 	f.since.Store(now.UnixNano())
-	d := frameTimeout
+	end := now.Add(frameTimeout)
 	if first {
-		d = firstFrameTimeout
+		end = f.firstEnd
 	}
-	f.nc.SetReadDeadline(now.Add(d))
+	f.nc.SetReadDeadline(end)
 }
 
 // holds says what the request that is being read was charged.

@@ -148,7 +148,7 @@ func TestStalledRequestsEnd(t *testing.T) {
 		after time.Duration
 		want  string
 	}{
-		"the first request": {true, firstFrameTimeout, "stalled after"},
+		"the first request": {true, firstFrameTimeout, "is not there after 10s: 1004 are"},
 		"a later request":   {false, frameTimeout, "stalled after"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,6 +187,62 @@ func TestStalledRequestsEnd(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 	})
+}
+
+// TestATrickledFirstRequestEnds sends 64 KiB every five seconds, which is enough for
+// a later request and not for the first one: that has 10 s in all, besides what we make
+// it wait.
+func TestATrickledFirstRequestEnds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		first bool
+		wait  time.Duration // for memory
+		after time.Duration // 0: it comes whole
+	}{
+		"the first request":         {true, 0, firstFrameTimeout},
+		"which we made wait":        {true, time.Minute, time.Minute + firstFrameTimeout},
+		"a later request":           {false, 0, 0},
+		"a later one that we delay": {false, time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const size = 8 * mib
+				server, client := net.Pipe()
+				f := newFrames(server, nil)
+				f.memory, f.ctx, f.now = newMemory(64*mib), t.Context(), time.Now
+				if tc.wait > 0 {
+					f.memory.add(64 * mib)
+					go func() {
+						time.Sleep(tc.wait)
+						f.memory.add(-64 * mib)
+					}()
+				}
+				var sender sync.WaitGroup
+				sender.Go(func() {
+					client.Write([]byte{0, size >> 16, 0, 0, 0, 0, 0, 7})
+					for sent := 4; sent < size; sent += 64 << 10 {
+						if _, err := client.Write(make([]byte, min(64<<10, size-sent))); err != nil {
+							return
+						}
+						time.Sleep(5 * time.Second)
+					}
+				})
+				begun := time.Now()
+				got, err := f.next(tc.first, 100<<20)
+				got.release()
+				if (err != nil) != (tc.after > 0) {
+					t.Errorf("after %v: %v", time.Since(begun), err)
+				}
+				if tc.after > 0 && time.Since(begun) != tc.after {
+					t.Errorf("it ended after %v, want %v: %v", time.Since(begun), tc.after, err)
+				}
+				if n := f.memory.inUse(); n != 0 {
+					t.Errorf("%d bytes are still charged", n)
+				}
+				server.Close()
+				sender.Wait()
+			})
+		})
+	}
 }
 
 // TestRequestsThatNeverFitAreRefused names the sizes that have no room at all.

@@ -31,6 +31,8 @@ func TestMutants(t *testing.T) {
 		}
 		end :=`, `		}
 		end :=`, "TestStalledRequests")
+	m.Catch("the first one has it once", "frame.go", `end = f.firstEnd`, `end = now.Add(firstFrameTimeout)`, "TestATrickledFirst")
+	m.Catch("while we do not make it wait", "frame.go", `f.firstEnd = f.firstEnd.Add(f.now().Sub(begun))`, `_ = begun`, "TestATrickledFirst")
 	m.Catch("memory is not overdrawn by small requests", "memory.go", `if m.used+step > m.total && m.used > 0 {`, `if false {`, "TestMemoryIsNever|TestSmallAndMedium")
 	m.Catch("nor by medium ones", "memory.go", `if m.used+step > m.mediumEnd && m.used > 0 ||`, `if`, "TestMediumRequestsLeave")
 	m.Catch("nor by large ones", "memory.go", `if m.kept+lacking > m.keptEnd || m.used+lacking > m.total && m.used > 0 {`, `if false {`, "TestMemoryIsNever")
