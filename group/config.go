@@ -31,9 +31,12 @@ type Config struct {
 	// Partition finds this broker's replica of a partition of Topic, for as long
 	// as it leads it. An error means not now.
 	Partition func(partition int32) (Log, error)
-	NodeID    int32
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// Position says where the log of any topic's partition lies, for as long as this
+	// broker leads it. Scrapes of the lag call it. Nil: no lag is told.
+	Position func(tp metadata.TopicPartition) (p Position, ok bool)
+	NodeID   int32
+	Now      func() time.Time
+	Logger   *slog.Logger
 	// Registerer takes the metrics; nil: none.
 	Registerer prometheus.Registerer
 	// NewID makes the part of a member id that nobody can guess; nil: a random

@@ -51,7 +51,7 @@ func New(cfg Config) (*Coordinator, error) {
 		cfg.NewID = randomUUID
 	}
 	c := &Coordinator{cfg: cfg, logger: cfg.Logger.With("component", "group"), sooner: make(chan struct{}, 1)}
-	c.metrics = newMetrics(cfg.Registerer, func() float64 { return float64(c.count()) })
+	c.metrics = newMetrics(cfg.Registerer, c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	// Before the first shard looks for itself, or a deletion between the two would
 	// be nobody's.

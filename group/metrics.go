@@ -6,7 +6,7 @@ type metrics struct {
 	commits, expired, rebalances, snapshots, bytes prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, groups func() float64) *metrics {
+func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 	m := &metrics{
 		commits:    prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_group_offset_commits_total", Help: "Offsets committed."}),
 		expired:    prometheus.NewCounter(prometheus.CounterOpts{Name: "firn_group_offsets_removed_total", Help: "Offsets removed by retention, or because their topic was deleted."}),
@@ -16,7 +16,10 @@ func newMetrics(reg prometheus.Registerer, groups func() float64) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.commits, m.expired, m.rebalances, m.snapshots, m.bytes,
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "firn_groups", Help: "Groups that this broker coordinates."}, groups))
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "firn_groups", Help: "Groups that this broker coordinates."}, func() float64 { return float64(c.count()) }))
+		if c.cfg.Position != nil {
+			reg.MustRegister(lagCollector{c, lagSeries / 2})
+		}
 	}
 	return m
 }

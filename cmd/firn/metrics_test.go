@@ -19,6 +19,7 @@ import (
 var documented = []string{
 	"firn_disk_free_bytes", "firn_disk_level", "firn_disk_refused_total", "firn_disk_reserve_bytes",
 	"firn_groups", "firn_fetch_sessions",
+	"firn_consumer_group_cold_lag", "firn_consumer_group_lag", "firn_consumer_group_lag_dropped", "firn_isr_shrinks_total",
 	"firn_kafka_connections", "firn_kafka_connections_reclaimed_total", "firn_kafka_connections_refused_total",
 	"firn_kafka_memory_bytes", "firn_kafka_memory_limit_bytes", "firn_kafka_memory_waiting",
 	"firn_kafka_memory_wait_seconds_total", "firn_kafka_memory_waits_total",
@@ -28,7 +29,7 @@ var documented = []string{
 	"firn_remote_cache_evictions_total", "firn_remote_cache_hits_total", "firn_remote_cache_misses_total", "firn_remote_cache_size_bytes",
 	"firn_remote_copy_bytes_total", "firn_remote_copy_errors_total", "firn_remote_copy_lag_bytes", "firn_remote_copy_lag_seconds",
 	"firn_remote_copy_lag_segments", "firn_remote_copy_requests_total",
-	"firn_remote_delete_errors_total", "firn_remote_delete_lag_segments",
+	"firn_remote_delete_errors_total", "firn_remote_delete_lag_bytes", "firn_remote_delete_lag_segments",
 	"firn_remote_fetch_bytes_total", "firn_remote_fetch_duration_seconds", "firn_remote_fetch_errors_total", "firn_remote_fetch_requests_total",
 	"firn_remote_log_size_bytes", "firn_remote_reader_idle_ratio", "firn_remote_reader_queue_depth",
 	"firn_s3_bytes_total", "firn_s3_request_duration_seconds", "firn_s3_requests_total",

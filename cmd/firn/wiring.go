@@ -128,7 +128,7 @@ func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Lo
 	if n.manager, err = replication.NewManager(replication.Config{
 		Dirs: []*replication.DataDir{n.dir}, Cluster: n.meta, Archive: archive{n.archiver}, NodeID: nodeID, Now: time.Now, Logger: logger, Flusher: n.flusher,
 		ProducerExpiry: n.meta.Image().BrokerConfig().Duration("producer.id.expiration.ms", time.Millisecond),
-		Room:           n.guard.Take, Pressed: n.guard.Pressed,
+		Room:           n.guard.Take, Pressed: n.guard.Pressed, Registerer: reg,
 	}); err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func startNode(ctx context.Context, cfg Config, plan memoryPlan, logger *slog.Lo
 		return nil, err
 	}
 	if n.groups, err = group.New(group.Config{
-		Cluster: n.meta, Partition: n.groupPartition, NodeID: nodeID, Now: time.Now, Logger: logger, Registerer: reg,
+		Cluster: n.meta, Partition: n.groupPartition, Position: n.position, NodeID: nodeID, Now: time.Now, Logger: logger, Registerer: reg,
 		Limits: group.LimitsOf(n.meta.Image().BrokerConfig()),
 	}); err != nil {
 		return nil, err
@@ -206,6 +206,19 @@ func (n *node) groupPartition(partition int32) (group.Log, error) {
 		return nil, err
 	}
 	return group.PartitionLog{P: p}, nil
+}
+
+// position is where the log of a partition that is led here lies.
+func (n *node) position(tp metadata.TopicPartition) (group.Position, bool) {
+	p, err := n.manager.Partition(tp.TopicID, tp.Partition)
+	if err != nil {
+		return group.Position{}, false
+	}
+	if _, leading := p.Leadership(); !leading {
+		return group.Position{}, false
+	}
+	s := p.State()
+	return group.Position{LogStart: s.LogStart, LocalStart: s.LocalStart, HighWatermark: s.HighWatermark}, true
 }
 
 // serve answers clients.
