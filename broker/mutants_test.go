@@ -14,7 +14,7 @@ func TestMutants(t *testing.T) {
 	m.Catch("7 answers in the order of requests", "connection.go", `if a.ready == nil && a.park == nil && c.queued.Load() == 0 {`, `if a.ready == nil && a.park == nil {`, "TestAnswersKeepTheOrder")
 	m.Catch("7 a cap of unanswered requests", "connection.go", `maxUnanswered = 100`, `maxUnanswered = 1000`, "TestUnansweredRequests")
 	m.Catch("7 which stops reading", "connection.go", `for c.queued.Load() >= maxUnanswered {`, `for false {`, "TestUnansweredRequests")
-	m.Catch("7 a cap of unanswered bytes", "connection.go", `c.bytes.Load()+size > c.s.cfg.Memory.fair()`, `c.bytes.Load() < 0`, "TestBytesInFlight")
+	m.Catch("7 a cap of unanswered bytes", "connection.go", `c.bytes.Load()+size > c.s.cfg.Memory.fair()`, `c.bytes.Load() < 0`, "TestBytesInFlight|TestProducesThatWait")
 	m.Catch("7 one request may be larger", "connection.go", `for c.queued.Load() > 0 && c.bytes`, `for c.bytes`, "TestBytesInFlight")
 	m.Catch("7 a quota is charged at read", "connection.go", `	c.chargeRead(ans)
 `, ``, "TestAQuota")

@@ -127,6 +127,58 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 	})
 }
 
+// TestProducesThatWaitStopTheReader pipelines batches of 3 MiB with acks=all of which
+// none is acknowledged: the sixth is not read. Another one is when an answer has been
+// taken, not when it is there, and all of them in the end.
+func TestProducesThatWaitStopTheReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const all, most, each = 12, 5, 3 << 20
+		var handled atomic.Int32
+		acked := make(chan struct{})
+		handleBy(t, 0, func(_ context.Context, _ *Server, r *Request) Reply {
+			handled.Add(1)
+			return Reply{Wait: func(ctx context.Context) kmsg.Response {
+				select {
+				case <-acked:
+				case <-ctx.Done():
+				}
+				return r.Body.ResponseKind()
+			}}
+		})
+		m := newMemory(1024 * mib)
+		client := pipeServer(t, Config{Memory: m})
+		go func() {
+			for n := range int32(all) {
+				if _, err := client.Write(produceFrame(n, -1, each)); err != nil {
+					return
+				}
+			}
+		}()
+		look := func(when string, want int32) {
+			t.Helper()
+			synctest.Wait()
+			if n := handled.Load(); n != want {
+				t.Errorf("%s: %d requests were read, want %d", when, n, want)
+			}
+			if n := m.inUse(); n > maxInFlight {
+				t.Errorf("%s: %d bytes are charged", when, n)
+			}
+		}
+		look("before any is acknowledged", most)
+		close(acked)
+		for n := range int32(all) {
+			look("before an answer is taken", min(all, most+n))
+			if id, _ := readAnswer(t, client); id != n {
+				t.Fatalf("answer %d came as number %d", id, n)
+			}
+			look("when it has been", min(all, most+n+1))
+		}
+		if n := m.inUse(); n != 0 {
+			t.Errorf("%d bytes are charged when all is answered", n)
+		}
+	})
+}
+
 // TestWithoutAcksThereIsNoSlot: requests that want no answer pass those that wait
 // for theirs, however many there are.
 func TestWithoutAcksThereIsNoSlot(t *testing.T) {
