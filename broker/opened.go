@@ -54,17 +54,22 @@ func (m *Memory) validate(ctx context.Context, in []byte, l record.Limits) (reco
 		return record.ValidateProduced(in, l)
 	}
 	for l.MaxDecoded = min(most, usualRatio*len(in)+smallFrame); ; l.MaxDecoded = most {
-		done, err := m.open(ctx, openedCopies*int64(l.MaxDecoded))
-		if err != nil {
-			return nil, err
-		}
-		b, err := record.ValidateProduced(in, l)
-		done()
+		b, err := m.validateOnce(ctx, in, l)
 		var v *record.ValidationError
 		if l.MaxDecoded == most || !errors.As(err, &v) || v.Kind != record.KindTooLarge {
 			return b, err
 		}
 	}
+}
+
+// validateOnce charges what l allows the batch to open to while it is opened.
+func (m *Memory) validateOnce(ctx context.Context, in []byte, l record.Limits) (record.Batch, error) {
+	done, err := m.open(ctx, openedCopies*int64(l.MaxDecoded))
+	if err != nil {
+		return nil, err
+	}
+	defer done() // also after a panic, which ends only the connection
+	return record.ValidateProduced(in, l)
 }
 
 // opens says whether validation has to open the batch in p, or to compress it.

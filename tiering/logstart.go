@@ -14,7 +14,7 @@ func (ar *Archive) CommitLogStart(ctx context.Context, offset int64) error {
 		return nil
 	}
 	var err error
-	for range 5 {
+	for passes := 0; ; passes++ {
 		v, verr := ar.viewed(ctx)
 		switch {
 		case verr != nil:
@@ -25,8 +25,9 @@ func (ar *Archive) CommitLogStart(ctx context.Context, offset int64) error {
 			return ctx.Err()
 		case err != nil && !errors.Is(err, errConflict):
 			return fmt.Errorf("log start %d of %s-%d is not in the bucket yet: %w", offset, ar.tp.Topic, ar.tp.Partition, err)
+		case passes == 5:
+			return fmt.Errorf("log start %d of %s-%d is not in the bucket after %d passes", offset, ar.tp.Topic, ar.tp.Partition, passes)
 		}
 		err = ar.pass(ctx, false)
 	}
-	return fmt.Errorf("log start %d of %s-%d is not in the bucket, which knows of %d", offset, ar.tp.Topic, ar.tp.Partition, ar.view.Load().head.LogStart)
 }
