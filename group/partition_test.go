@@ -170,7 +170,7 @@ func TestCommitsStayWithin64MiB(t *testing.T) {
 	if most > limit {
 		t.Errorf("%d commits: %s took %d bytes at most, the bound is %d", total, Topic, most, limit)
 	}
-	t.Logf("%d commits in %v (%.0f a second); %s took %.1f MiB at most, %.1f at the end", total, took.Round(time.Millisecond), float64(total)/took.Seconds(), Topic, float64(most)/(1<<20), float64(end)/(1<<20))
+	t.Logf("verify: %d commits in %v (%.0f a second); %s took %.1f MiB at most, %.1f at the end", total, took.Round(time.Millisecond), float64(total)/took.Seconds(), Topic, float64(most)/(1<<20), float64(end)/(1<<20))
 	before := n.state()
 	n.stop()
 	n = start(t, store, path, "replicated")
