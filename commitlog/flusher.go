@@ -144,6 +144,9 @@ func (l *Log) flushHeld(force bool) error {
 			return l.fail(err)
 		}
 	}
+	if p := l.offline.Load(); p != nil {
+		return *p // the disk failed meanwhile
+	}
 	failpoint.Hit(failpoint.Synced)
 	for _, s := range dirty {
 		s.files.unpin(s)

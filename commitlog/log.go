@@ -216,6 +216,10 @@ func (l *Log) fail(err error) error {
 	return *l.offline.Load()
 }
 
+// TakeOffline ends all writing for a reason outside of this log, as when another log
+// of the same disk failed: a sync that succeeds after that says nothing.
+func (l *Log) TakeOffline(cause error) { l.fail(cause) }
+
 // Segments lists the segments, oldest first; the last one is the active one.
 func (l *Log) Segments() []SegmentInfo {
 	segs := *l.segments.Load()

@@ -48,6 +48,7 @@ func (d *DataDir) fail(cause error, logger *slog.Logger) {
 	logger.Error("data dir is offline: none of its partitions takes writes until the disk is in order and the broker is started again",
 		"event", "data_dir_offline", "dir", d.Path, "partitions", len(parts), "err", cause)
 	for _, p := range parts {
+		p.log.TakeOffline(cause)
 		p.failOffline(err)
 	}
 }

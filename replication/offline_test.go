@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,4 +213,26 @@ func TestAFolderThatCannotBeSyncedTakesTheDirOffline(t *testing.T) {
 	}
 	sim.FailOn(nil)
 	b.stop(false)
+}
+
+// TestAFailedDirStopsItsOtherLogs: what another log of the disk appends or syncs after
+// the failure counts for nothing.
+func TestAFailedDirStopsItsOtherLogs(t *testing.T) {
+	b := newBroker(t, disk.NewSim(1))
+	b.start()
+	p := b.part(b.topic("t", 1, nil), 0)
+	b.produce(p, 1)
+	epoch, _ := p.Leadership()
+	b.dir.fail(errors.New("another log's sync failed"), slog.New(slog.DiscardHandler))
+	if _, err := p.log.Append(epoch, one(1)); !errors.Is(err, commitlog.ErrOffline) {
+		t.Fatalf("an append: %v", err)
+	}
+	if err := p.log.Sync(t.Context()); err == nil && p.log.End() != p.log.SyncedEnd() {
+		t.Fatal("a sync succeeds")
+	}
+	p.hw.Store(0)
+	if p.advance(); p.hw.Load() != 0 {
+		t.Fatal("the high watermark moves")
+	}
+	b.stop(true)
 }

@@ -13,6 +13,19 @@ import (
 // damaged segment go once the bucket certainly has what it held; one that nothing
 // else holds stays, and is said at every look.
 func (m *Manager) scrubbing() {
+	select {
+	case <-m.firstImage:
+	case <-m.ctx.Done():
+		return
+	}
+	for _, r := range m.replicas() { // the first look is worth something once they are open
+		select {
+		case <-r.done:
+		case <-r.told:
+		case <-m.ctx.Done():
+			return
+		}
+	}
 	for {
 		began := time.NewTimer(m.cfg.ScrubEvery)
 		m.scrub(m.ctx)

@@ -35,3 +35,27 @@ func TestASealedSegmentThatRotsIsSaid(t *testing.T) {
 	b.produce(p, 1)
 	b.stop(false)
 }
+
+// TestTheFirstLookSeesTheLogs: a broker that is restarted often looks, too.
+func TestTheFirstLookSeesTheLogs(t *testing.T) {
+	sim := disk.NewSim(1)
+	b := newBroker(t, sim)
+	b.start()
+	p := b.part(b.topic("t", 1, nil), 0)
+	b.produce(p, 1)
+	if err := p.log.Roll(); err != nil {
+		t.Fatal(err)
+	}
+	b.produce(p, 1)
+	b.stop(false)
+	if err := sim.FlipBit(filepath.Join(partitionDir(b.dir, p.tp), "00000000000000000000.log"), 70); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	for ctx := soon(t); b.said.count("segment_damaged") == 0; {
+		if ctx.Err() != nil {
+			t.Fatal("nobody looked")
+		}
+	}
+	b.stop(false)
+}

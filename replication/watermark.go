@@ -34,8 +34,8 @@ func (p *Partition) advance() {
 	p.lead.RLock()
 	leading := p.lead.leading
 	p.lead.RUnlock()
-	if !leading {
-		return
+	if !leading || p.dir.Err() != nil {
+		return // a disk that failed vouches for nothing
 	}
 	end := p.log.End()
 	if p.fsync.Load() {

@@ -250,6 +250,11 @@ func (ar *Archive) deletableLocally(cfg *metadata.TopicConfig, now time.Time, h 
 			damaged = s.End
 		}
 	}
+	ar.mu.Lock()
+	if damaged > localStart {
+		damaged = max(damaged, ar.mu.whole) // with the rest of its object
+	}
+	ar.mu.Unlock()
 	for _, s := range segs {
 		if !s.Sealed {
 			break
